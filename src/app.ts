@@ -1,0 +1,40 @@
+import { type TObject } from '@sinclair/typebox'
+import { type FastifyPluginAsync } from 'fastify'
+import apiKeyRepository from './plugins/api-key-repository.js'
+import authentication, { type AuthenticationOptions } from './plugins/authentication.js'
+import database, { type DatabaseOptions } from './plugins/database.js'
+import expiredSessions, { type ExpiredSessionsOptions } from './plugins/expired-sessions.js'
+import { type OpenApiOptions } from './plugins/openapi.js'
+import rateLimit, { type RateLimitOptions } from './plugins/rate-limit.js'
+import sessionDefaults, { type SessionDefaultsOptions } from './plugins/session-defaults.js'
+import sessionRepository from './plugins/session-repository.js'
+import tiers from './plugins/tiers.js'
+import { routes } from './routes/index.js'
+import { presetDefaults } from './schemas/session.js'
+
+export interface AppOptions extends DatabaseOptions, AuthenticationOptions, RateLimitOptions, ExpiredSessionsOptions,
+  OpenApiOptions, Pick<SessionDefaultsOptions, 'onInvalid'> {
+  /**
+   * What sessions hold: a TypeBox object. It is closed, whatever it says of additional properties.
+   * @default the preset: chain, privacyLevel, rpcProvider, backend and defaultViewingKey
+   */
+  defaults?: TObject
+  /**
+   * Where the API's operations are.
+   * @default '/v1'
+   */
+  prefix?: string
+}
+
+/** The composition root: every plugin in the order in which it acts, then the routes. */
+export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = presetDefaults, prefix = '/v1', ...options }) => {
+  await fastify.register(database, options)
+  await fastify.register(apiKeyRepository)
+  await fastify.register(sessionRepository)
+  await fastify.register(expiredSessions, options)
+  await fastify.register(tiers)
+  await fastify.register(rateLimit, options)
+  await fastify.register(authentication, options)
+  await fastify.register(sessionDefaults, { defaults, ...options })
+  await fastify.register(routes, { ...options, defaults, apiPrefix: prefix })
+}

@@ -1,0 +1,94 @@
+import { isIP } from 'node:net'
+import { Type, type Static } from '@sinclair/typebox'
+import { envSchema } from 'env-schema'
+
+/** The environment, as the process reads it. What is empty counts as not set. */
+export const Environment = Type.Object({
+  HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on.' }),
+  PORT: Type.Integer({ default: 5006, minimum: 0, maximum: 65_535, description: 'The port to listen on; 0 for any free one.' }),
+  DATABASE_URL: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'The PostgreSQL to use. Without it an embedded one is started.' })),
+  DATA_DIR: Type.String({ default: '.data', description: 'Where the embedded PostgreSQL keeps its files.' }),
+  ADMIN_API_KEY: Type.Optional(Type.String({ description: 'The admin key. Without it the admin operations answer 503.' })),
+  PUBLIC_URL: Type.Optional(Type.String({ pattern: '^https?://[^ ]+$', description: 'Where clients reach the service, for the OpenAPI document. Without it, the origin the document came from.' })),
+  LOG_LEVEL: Type.Union(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map(level => Type.Literal(level)), { default: 'info', description: 'What is logged: fatal, error, warn, info, debug, trace or silent.' }),
+  TRUST_PROXY: Type.Optional(Type.String({ description: 'Addresses and CIDR ranges of proxies whose X-Forwarded-For is believed, separated by commas.' })),
+  CORS_ORIGINS: Type.Optional(Type.String({ description: 'Origins of web pages that may call the service, separated by commas; * for all.' }))
+})
+
+type Variables = Static<typeof Environment>
+
+export interface Config {
+  host: string
+  port: number
+  databaseUrl: string | undefined
+  dataDir: string
+  adminKey: string | undefined
+  publicUrl: string | undefined
+  logLevel: string
+  trustProxy: string[] | undefined
+  corsOrigins: string[] | undefined
+}
+
+/** The environment is wrong; the message says which variables, and how. */
+export class ConfigError extends Error {
+  override name = 'ConfigError'
+}
+
+/**
+ * Reads the configuration from environment variables.
+ *
+ * @throws ConfigError that names every variable that is wrong
+ */
+export function loadConfig (environment: NodeJS.ProcessEnv): Config {
+  const set = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''))
+  let variables: Variables
+  try {
+    variables = envSchema<Variables>({ schema: structuredClone(Environment), data: set, env: false })
+  } catch (error) {
+    const problems = (error as { errors: { instancePath: string, keyword: string, message: string }[] }).errors
+      .filter(({ keyword }) => keyword !== 'const')
+      .map(({ instancePath, message }) => instancePath === '/LOG_LEVEL'
+        ? `LOG_LEVEL: ${Environment.properties.LOG_LEVEL.description}`
+        : `${instancePath.slice(1)} ${message}. ${Environment.properties[instancePath.slice(1) as keyof Variables].description}`)
+    throw new ConfigError(problems.join('\n'))
+  }
+  return {
+    host: variables.HOST,
+    port: variables.PORT,
+    databaseUrl: variables.DATABASE_URL,
+    dataDir: variables.DATA_DIR,
+    adminKey: variables.ADMIN_API_KEY,
+    publicUrl: variables.PUBLIC_URL,
+    logLevel: variables.LOG_LEVEL,
+    trustProxy: parseProxies(variables.TRUST_PROXY),
+    corsOrigins: parseOrigins(variables.CORS_ORIGINS)
+  }
+}
+
+function parseList (list: string | undefined): string[] | undefined {
+  const items = list?.split(',').map(item => item.trim()).filter(item => item !== '')
+  return items?.length ? items : undefined
+}
+
+/** Only addresses: `true` and hop counts would let any client choose the address that it is limited by. */
+function parseProxies (list: string | undefined): string[] | undefined {
+  const proxies = parseList(list)
+  for (const proxy of proxies ?? []) {
+    const [address = '', bits, ...rest] = proxy.split('/')
+    const version = isIP(address)
+    const valid = version !== 0 && rest.length === 0 &&
+      (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128)))
+    if (!valid) throw new ConfigError(`TRUST_PROXY holds ${JSON.stringify(proxy)}. ${Environment.properties.TRUST_PROXY.description}`)
+  }
+  return proxies
+}
+
+function parseOrigins (list: string | undefined): string[] | undefined {
+  const origins = parseList(list)
+  for (const origin of origins ?? []) {
+    if (origin !== '*' && (!URL.canParse(origin) || new URL(origin).origin !== origin)) {
+      throw new ConfigError(`CORS_ORIGINS holds ${JSON.stringify(origin)}, which is no origin such as https://app.example.com. ${Environment.properties.CORS_ORIGINS.description}`)
+    }
+  }
+  return origins
+}

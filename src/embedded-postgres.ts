@@ -1,0 +1,182 @@
+import { spawn } from 'node:child_process'
+import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
+import { EmbeddedPostgresError, locateBinaries, port, prepareFiles, superuser, type Files } from './embedded-postgres-files.js'
+
+export { EmbeddedPostgresError }
+
+export interface EmbeddedPostgresOptions {
+  /** Where the files are kept; made when missing. */
+  dataDir: string
+  /** Told where things are kept when that is not below `dataDir`, and that a running server was taken over. */
+  log?: (message: string) => void
+  /**
+   * Whether what is committed survives a power cut. Off only for tests.
+   * @default true
+   */
+  durable?: boolean
+  /**
+   * The folder with `bin`, `lib` and `share` of a PostgreSQL.
+   * @default those of the npm package for the platform
+   */
+  binaries?: string
+}
+
+export interface EmbeddedPostgres {
+  connectionString: string
+  /** Stops the server and resolves when it has ended. */
+  stop (): Promise<void>
+}
+
+interface Server {
+  pid: number
+  socketDir: string
+}
+
+type StartOptions = Files & { durable: boolean, log: (message: string) => void }
+
+const startTimeoutMs = 60_000
+/** What outlives a process killed with SIGKILL is gone after this at the latest. */
+const leftoversMs = 5_000
+/** Held by the process that uses the data; any number will do. */
+const ownerLock = 7_315_402_237
+
+/**
+ * Starts a PostgreSQL of which only this machine's user knows: it listens on a unix socket in a directory that nobody
+ * else can enter. A server that a killed process left running is taken over.
+ *
+ * @throws EmbeddedPostgresError when there is no PostgreSQL for the platform, another process uses the data, or the
+ * server does not start
+ */
+export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  const { dataDir, log = ignore, durable = true, binaries = locateBinaries(`${process.platform}-${process.arch}`) } = options
+  const files = prepareFiles({ dataDir, binaries, durable, log })
+  const { owner, server } = await startOrAdopt({ ...files, durable, log })
+  return {
+    connectionString: connectionString(server.socketDir),
+    async stop () {
+      await owner.end()
+      await stopServer(server.pid, files.data)
+      rmSync(server.socketDir, { recursive: true, force: true })
+    }
+  }
+}
+
+/** Brings a server up on the data, or finds the one that runs there, and takes the owner's lock on it. */
+async function startOrAdopt (options: StartOptions): Promise<{ owner: pg.Client, server: Server }> {
+  const { data, logFile, log } = options
+  const began = performance.now()
+  for (;;) {
+    const running = readServer(data)
+    const owner = running && await connectOwner(running.socketDir, data)
+    if (running && owner) {
+      await takeOwnership(owner, data)
+      log(`Taking over the PostgreSQL (process ${running.pid}) that an earlier run left in ${data}`)
+      return { owner, server: running }
+    }
+    const started = await startServer(options)
+    if (started) return started
+    // A server that is ending, or the memory of one that was killed, is still in the way.
+    if (performance.now() - began > leftoversMs) {
+      throw new EmbeddedPostgresError(`The embedded PostgreSQL did not start in ${data}. The end of ${logFile}:\n${tail(logFile)}`)
+    }
+    await sleep(100)
+  }
+}
+
+/** The server that has the data open, by the file that it keeps there: pid, directory, start, port, socket directory. */
+function readServer (data: string): Server | null {
+  const file = join(data, 'postmaster.pid')
+  if (!existsSync(file)) return null
+  const [pid, , , , socketDir] = readFileSync(file, 'utf8').split('\n')
+  return socketDir && isAlive(Number(pid)) ? { pid: Number(pid), socketDir } : null
+}
+
+/** The new server with its owner's connection; null when it ended instead of accepting one. */
+async function startServer ({ binaries, data, socketDir, account, logFile, durable }: StartOptions): Promise<{ owner: pg.Client, server: Server } | null> {
+  const output = openSync(logFile, 'a', 0o600)
+  // A session of its own keeps Ctrl-C, which the terminal sends to all processes, for us: it must end after us.
+  const child = spawn(join(binaries, 'bin', 'postgres'), [
+    '-D', data, '-k', socketDir, '-p', String(port),
+    '-c', 'listen_addresses=', '-c', 'unix_socket_permissions=0700', '-c', 'timezone=UTC',
+    ...(durable ? [] : ['-c', 'fsync=off', '-c', 'full_page_writes=off', '-c', 'synchronous_commit=off'])
+  ], { ...account, cwd: data, detached: true, stdio: ['ignore', output, output] })
+  closeSync(output)
+  let ended = false
+  child.once('exit', () => { ended = true })
+  child.unref()
+
+  const deadline = performance.now() + startTimeoutMs
+  while (!ended && performance.now() < deadline) {
+    const owner = await connectOwner(socketDir, data)
+    if (owner) {
+      await takeOwnership(owner, data)
+      return { owner, server: { pid: child.pid!, socketDir } }
+    }
+    await sleep(20)
+  }
+  return null
+}
+
+/** A connection to the server on that socket if it is up and the data is ours. */
+async function connectOwner (socketDir: string, data: string): Promise<pg.Client | null> {
+  const owner = new pg.Client({ connectionString: connectionString(socketDir), application_name: 'sipher-sessions owner' })
+  // When the server goes away the pool's connections say so; this one has nothing to add.
+  owner.on('error', ignore)
+  try {
+    await owner.connect()
+    const { rows } = await owner.query<{ data_directory: string }>('show data_directory')
+    if (rows[0]!.data_directory === data) return owner
+  } catch {
+    // Not up yet, or no longer.
+  }
+  await owner.end()
+  return null
+}
+
+/** Two processes must not share the server, for the first to end would stop it under the other. */
+async function takeOwnership (owner: pg.Client, data: string): Promise<void> {
+  const deadline = performance.now() + 2_000
+  for (;;) {
+    const { rows } = await owner.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [ownerLock])
+    if (rows[0]!.taken) return
+    if (performance.now() > deadline) {
+      await owner.end()
+      throw new EmbeddedPostgresError(`Another process of sipher-sessions uses the embedded PostgreSQL in ${data}. ` +
+        'Stop it, set DATA_DIR to a directory of its own, or let both use one PostgreSQL by DATABASE_URL.')
+    }
+    await sleep(50)
+  }
+}
+
+async function stopServer (pid: number, data: string): Promise<void> {
+  if (!isAlive(pid)) return
+  // PostgreSQL's fast shutdown: it ends connections and leaves the data clean, in the time that takes.
+  process.kill(pid, 'SIGINT')
+  while (isAlive(pid) && existsSync(join(data, 'postmaster.pid'))) await sleep(10)
+  // The file is gone just before the process is. One that was taken over may stay as a zombie, where nothing reaps
+  // orphans.
+  const deadline = performance.now() + 500
+  while (isAlive(pid) && performance.now() < deadline) await sleep(5)
+}
+
+function isAlive (pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    // Another user's process cannot be signalled, but is there.
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
+  }
+}
+
+function connectionString (socketDir: string): string {
+  return `postgres://${superuser}@/postgres?host=${encodeURIComponent(socketDir)}&port=${port}`
+}
+
+function tail (file: string): string {
+  return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-10).join('\n')
+}
+
+function ignore (): void {}

@@ -1,0 +1,51 @@
+import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
+
+/**
+ * Text with what may be secret cut short: API keys, session ids, and the hex of keys. Enough is left to compare two
+ * lines by.
+ */
+export function scrub (text: string): string {
+  return text
+    .replaceAll(/(sk_(?:free|pro|ent)_[0-9A-Za-z]{4})[0-9A-Za-z]+/g, '$1…')
+    .replaceAll(/(sess_[0-9a-f]{12})[0-9a-f]+/gi, '$1…')
+    .replaceAll(/(0x[0-9a-f]{4})[0-9a-f]+/gi, '$1…')
+}
+
+/**
+ * Pino's settings for the service. Nothing that a client sends is logged but method, path and status; of errors only
+ * type, code, message and stack, because the driver's errors also quote the values of a statement.
+ */
+export const loggerOptions = {
+  serializers: {
+    req: describeRequest,
+    err (error: Error & { code?: unknown }) {
+      return {
+        type: error.name,
+        ...(typeof error.code === 'string' && { code: error.code }),
+        message: scrub(error.message),
+        stack: scrub(String(error.stack))
+      }
+    }
+  }
+}
+
+/** Without the query string, which may hold what is secret. */
+function describeRequest ({ method, url }: FastifyRequest) {
+  return { method, path: scrub(url.split('?', 1)[0]!) }
+}
+
+/** One line for each request, once it is answered. */
+export class RequestLog extends LogController {
+  override incomingRequest (): void {}
+
+  override requestCompleted (error: Error | null | undefined, request: FastifyRequest, reply: FastifyReply): void {
+    const fields = {
+      ...describeRequest(request),
+      statusCode: reply.statusCode,
+      ms: Math.round(reply.elapsedTime * 10) / 10,
+      ...(request.principal && { principal: request.principal.id })
+    }
+    if (error) reply.log.error({ ...fields, err: error }, 'request')
+    else reply.log.info(fields, 'request')
+  }
+}

@@ -1,0 +1,94 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { type FastifyBaseLogger } from 'fastify'
+import { type Pool, type PoolClient } from 'pg'
+import { type Queryable } from './plugins/database.js'
+
+// No migration library: those that are kept up want names of their own for the files or run each step in a
+// transaction of its own, and what is needed here is one loop in one transaction.
+
+const folder = new URL('../migrations/', import.meta.url)
+
+interface Migration {
+  version: number
+  name: string
+}
+
+/** The migrations that this code brings, the oldest first: `0001-api-keys.sql` is version 1. */
+async function listMigrations (): Promise<Migration[]> {
+  const names = (await readdir(folder)).filter(name => /^\d{4}-.+\.sql$/.test(name)).sort()
+  return names.map(name => ({ version: Number(name.slice(0, 4)), name }))
+}
+
+/** Any number will do, as long as every version of this project uses the same. */
+const lockKey = 7_315_402_236
+
+/**
+ * Brings the schema `sipher_sessions` up to date.
+ *
+ * All that is pending runs in one transaction under one advisory lock that belongs to the transaction: instances
+ * that start together wait for each other and find nothing left to do, and a process killed halfway leaves the
+ * database as it was.
+ *
+ * @throws when the database was migrated by a newer release than this one
+ */
+export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>): Promise<void> {
+  const migrations = await listMigrations()
+  const client = await pool.connect()
+  client.on('error', ignore)
+  let failed: Error | undefined
+  try {
+    await client.query('begin')
+    // The pool's own limit is meant for requests; building an index over a large table takes its time.
+    await client.query('set local statement_timeout = 0')
+    await client.query('select pg_advisory_xact_lock($1)', [lockKey])
+    const current = await prepareVersionTable(client)
+    const newest = migrations.at(-1)!.version
+    if (current > newest) throw newerSchema(current, newest)
+    for (const { version, name } of migrations.filter(migration => migration.version > current)) {
+      await client.query(await readFile(new URL(name, folder), 'utf8'))
+      await client.query('insert into sipher_sessions.migrations (version, name) values ($1, $2)', [version, name])
+      log?.info({ migration: name }, 'database schema migrated')
+    }
+    await client.query('commit')
+  } catch (error) {
+    failed = error as Error
+    throw error
+  } finally {
+    client.removeListener('error', ignore)
+    // A failed transaction is ended by closing its connection: sending a rollback could fail as well.
+    client.release(failed)
+  }
+}
+
+async function prepareVersionTable (client: PoolClient): Promise<number> {
+  await client.query('create schema if not exists sipher_sessions')
+  await client.query(`
+    create table if not exists sipher_sessions.migrations (
+      version int primary key,
+      name text not null,
+      applied_at timestamptz not null default now()
+    )`)
+  return readVersion(client)
+}
+
+async function readVersion (database: Queryable): Promise<number> {
+  const { rows } = await database.query<{ version: number }>(
+    'select coalesce(max(version), 0) as version from sipher_sessions.migrations')
+  return rows[0]!.version
+}
+
+/** Resolves when the database's schema is at least the one that this code needs; throws with a sentence otherwise. */
+export async function checkSchemaVersion (database: Queryable): Promise<void> {
+  const newest = (await listMigrations()).at(-1)!.version
+  const current = await readVersion(database)
+  if (current < newest) {
+    throw new Error(`The database schema is at version ${current} and this release needs ${newest}. Run: npm run migrate`)
+  }
+}
+
+function newerSchema (current: number, newest: number): Error {
+  return new Error(`The database schema is at version ${current}, but this release knows versions up to ${newest} only: ` +
+    'a newer release of sipher-sessions has migrated it. Start that release, or restore the database from before.')
+}
+
+function ignore (): void {}

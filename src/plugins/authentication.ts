@@ -1,0 +1,103 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { type FastifyReply, type FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { isWellFormedApiKey } from '../api-key.js'
+import { ApiError } from '../errors.js'
+import { type Tier } from '../schemas/tier.js'
+
+/** Who makes a request. Sessions belong to the id, so it must be stable and never be given to another caller. */
+export interface Principal {
+  id: string
+  tier: Tier
+}
+
+export interface AuthenticationOptions {
+  /**
+   * The host's own authentication, instead of API keys: says who makes the request, or null when nobody does.
+   * @default API keys, by `X-API-Key` or `Authorization: Bearer`
+   */
+  identify?: (request: FastifyRequest) => Principal | null | Promise<Principal | null>
+  /**
+   * The key of the admin operations; without it they answer `ADMIN_DISABLED`.
+   * @default none
+   */
+  adminKey?: string
+}
+
+/** What clients that have no valid credential are told of how to send one (RFC 9110, 11.6.1). */
+const challenge = { 'www-authenticate': 'Bearer realm="sipher-sessions"' }
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /**
+     * An `onRequest` hook: authenticates the request and counts it against its principal's limit, once however often
+     * it is named. Throws `UNAUTHORIZED`, `INVALID_API_KEY` or `RATE_LIMIT_EXCEEDED`.
+     */
+    requirePrincipal: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+    /** An `onRequest` hook: lets only the admin key pass. */
+    requireAdmin: (request: FastifyRequest) => Promise<void>
+  }
+  interface FastifyRequest {
+    /** Who makes the request; null where nothing has authenticated it. */
+    principal: Principal | null
+  }
+}
+
+export default fp<AuthenticationOptions>(async (fastify, options) => {
+  const { identify = identifyByApiKey, adminKey } = options
+  const adminDigest = adminKey ? digest(adminKey) : null
+
+  async function identifyByApiKey (request: FastifyRequest): Promise<Principal | null> {
+    const key = credential(request)
+    if (key === null) return null
+    const principal = isWellFormedApiKey(key) ? await fastify.apiKeyRepository.authenticate(key) : null
+    if (!principal) throw new ApiError('INVALID_API_KEY', { headers: challenge })
+    return principal
+  }
+
+  async function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    if (request.principal) return
+    await countingFailures(request, async () => {
+      request.principal = await identify(request)
+      if (!request.principal) throw new ApiError('UNAUTHORIZED', { headers: challenge })
+    })
+    await fastify.requestLimits.principal(request, reply)
+  }
+
+  async function requireAdmin (request: FastifyRequest): Promise<void> {
+    if (!adminDigest) throw new ApiError('ADMIN_DISABLED', { headers: { 'retry-after': '3600' } })
+    await countingFailures(request, async () => {
+      const key = credential(request)
+      if (key === null) throw new ApiError('UNAUTHORIZED', { headers: challenge })
+      // Digests are of one length whatever was sent, which is what a constant-time comparison needs.
+      if (!timingSafeEqual(digest(key), adminDigest)) {
+        throw new ApiError('INVALID_API_KEY', { headers: challenge, message: 'This operation takes the admin key alone, and this is not it.' })
+      }
+    })
+  }
+
+  async function countingFailures (request: FastifyRequest, authenticate: () => Promise<void>): Promise<void> {
+    try {
+      await authenticate()
+    } catch (error) {
+      if (error instanceof ApiError && error.statusCode === 401) await fastify.requestLimits.failedAuthentication(request)
+      throw error
+    }
+  }
+
+  fastify.decorateRequest('principal', null)
+  fastify.decorate('requirePrincipal', requirePrincipal)
+  fastify.decorate('requireAdmin', requireAdmin)
+}, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit'] })
+
+/** The key that a request carries, or null. `X-API-Key` goes before `Authorization`, which may be meant for others. */
+function credential (request: FastifyRequest): string | null {
+  const header = request.headers['x-api-key']
+  if (typeof header === 'string' && header !== '') return header
+  const bearer = /^bearer +([^ ]+) *$/i.exec(request.headers.authorization ?? '')
+  return bearer ? bearer[1]! : null
+}
+
+function digest (key: string): Buffer {
+  return createHash('sha256').update(key).digest()
+}

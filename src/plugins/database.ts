@@ -1,0 +1,155 @@
+import { type FastifyBaseLogger } from 'fastify'
+import fp from 'fastify-plugin'
+import pg from 'pg'
+import { ApiError } from '../errors.js'
+import { checkSchemaVersion, migrate } from '../migrate.js'
+
+/** A pool or a client of a transaction: whatever a repository can send a statement to. */
+export interface Queryable {
+  query<Row extends object> (text: string, values?: unknown[]): Promise<{ rows: Row[], rowCount: number | null }>
+}
+
+export interface DatabaseOptions {
+  /** A pool to use. It stays the giver's: it is not ended here, and its own limits apply. */
+  pool?: pg.Pool
+  /** Where to make a pool to, when none is given. */
+  connectionString?: string
+  /**
+   * Connections of the pool that is made.
+   * @default 10
+   */
+  maxConnections?: number
+  /**
+   * How long a statement may take, the wait for a connection included, in milliseconds. Past that the request gets
+   * 503.
+   * @default 800
+   */
+  timeoutMs?: number
+  /**
+   * Whether the schema is brought up to date before the app is ready.
+   * @default true
+   */
+  migrate?: boolean
+}
+
+const unavailableStates = /^(08|53|57|58|28|3D|3F|25006|40|42P01)/
+
+/**
+ * Whether a failed statement says that the database is not to be had at the moment, rather than that the statement
+ * was wrong: no connection, shutting down, out of resources, read-only after a failover, not migrated yet.
+ */
+function isUnavailable (error: unknown): boolean {
+  if (!(error instanceof pg.DatabaseError)) return true
+  return error.code === undefined || unavailableStates.test(error.code)
+}
+
+function unavailable (cause: unknown): ApiError {
+  return new ApiError('SERVICE_UNAVAILABLE', { headers: { 'retry-after': '1' }, cause })
+}
+
+function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
+  const timeoutMs = options.timeoutMs ?? 800
+  const pool = options.pool ?? new pg.Pool({
+    connectionString: options.connectionString,
+    application_name: 'sipher-sessions',
+    max: options.maxConnections ?? 10,
+    connectionTimeoutMillis: timeoutMs,
+    idleTimeoutMillis: 30_000,
+    keepAlive: true,
+    // The server gives up a statement when the client does, so that a write that was answered 503 does not linger.
+    statement_timeout: timeoutMs,
+    idle_in_transaction_session_timeout: 10_000
+  })
+
+  // Without listeners an idle connection that breaks, as all do when Postgres restarts, would end the process.
+  const onIdleError = (error: Error) => log.warn({ err: error }, 'an idle database connection broke; the pool makes a new one')
+  pool.on('error', onIdleError)
+
+  /** A connection before the deadline, or the error; a connection that comes too late goes straight back. */
+  function connect (deadline: number): Promise<pg.PoolClient> {
+    return new Promise((resolve, reject) => {
+      let late = false
+      const timer = setTimeout(() => {
+        late = true
+        reject(new Error(`no database connection became free within ${timeoutMs} ms`))
+      }, deadline - performance.now())
+      pool.connect().then(client => {
+        clearTimeout(timer)
+        if (late) client.release()
+        else resolve(client)
+      }, (error: unknown) => {
+        clearTimeout(timer)
+        reject(error)
+      })
+    })
+  }
+
+  return {
+    /**
+     * Sends one statement. Throws `SERVICE_UNAVAILABLE` when the database cannot be reached or takes longer than the
+     * time allowed, and the driver's error when the statement itself is at fault.
+     */
+    async query<Row extends object> (text: string, values?: unknown[]): Promise<{ rows: Row[], rowCount: number | null }> {
+      const deadline = performance.now() + timeoutMs
+      let client: pg.PoolClient
+      try {
+        client = await connect(deadline)
+      } catch (error) {
+        throw unavailable(error)
+      }
+      // A connection that breaks under a statement emits `error` besides failing the statement.
+      client.on('error', ignore)
+      const giveBack = (broken: boolean) => {
+        client.removeListener('error', ignore)
+        client.release(broken)
+      }
+      try {
+        const query = { text, values, query_timeout: Math.max(1, Math.ceil(deadline - performance.now())) }
+        const result = await client.query<Row>(query)
+        giveBack(false)
+        return result
+      } catch (error) {
+        // After a timeout the answer may still arrive, and after a fatal error Postgres closes the connection.
+        giveBack(!(error instanceof pg.DatabaseError) || error.severity === 'FATAL')
+        throw isUnavailable(error) ? unavailable(error) : error
+      }
+    },
+
+    /** Resolves when the database answers and its schema is the one that this code needs; throws otherwise. */
+    async checkReady (): Promise<void> {
+      await checkSchemaVersion(this)
+    },
+
+    async migrate (): Promise<void> {
+      await migrate(pool, log)
+    },
+
+    async close (): Promise<void> {
+      pool.removeListener('error', onIdleError)
+      if (options.pool) return
+      // Connections may still break while they are closed.
+      pool.on('error', ignore)
+      await pool.end()
+    }
+  }
+}
+
+function ignore (): void {}
+
+export type Database = ReturnType<typeof createDatabase>
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    sessionDatabase: Database
+  }
+}
+
+export default fp<DatabaseOptions>(async (fastify, options) => {
+  if (!options.pool && !options.connectionString) {
+    throw new Error('sipher-sessions needs a database: give it `pool` (a pg.Pool) or `connectionString`.')
+  }
+  const database = createDatabase(options, fastify.log)
+  fastify.decorate('sessionDatabase', database)
+  if (options.migrate !== false) fastify.addHook('onReady', () => database.migrate())
+  fastify.addHook('onClose', () => database.close())
+}, { name: 'database', fastify: '5.x' })

@@ -1,0 +1,41 @@
+import { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { ApiError, validationError } from '../errors.js'
+
+/** The API's error for whatever a route or the framework has thrown. What is not the caller's fault hides its cause. */
+export function toApiError (error: unknown): ApiError {
+  if (error instanceof ApiError) return error
+  const { code = '', statusCode = 500, message } = error as Partial<FastifyError>
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new ApiError('PAYLOAD_TOO_LARGE', { cause: error })
+  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return new ApiError('UNSUPPORTED_MEDIA_TYPE', { cause: error })
+  if (code === 'FST_ERR_BAD_URL') return validationError('request', [{ field: 'url', reason: 'holds a percent sign that begins no valid escape' }])
+  if (statusCode < 500) return validationError('request', [{ field: 'request', reason: String(message) }])
+  return new ApiError('INTERNAL_SERVER_ERROR', { cause: error })
+}
+
+/** Answers with the error in the API's envelope, whatever the route says of its responses. */
+export function sendError (request: FastifyRequest, reply: FastifyReply, error: unknown): FastifyReply {
+  const apiError = toApiError(error)
+  if (apiError.statusCode === 500) request.log.error({ err: apiError.cause }, 'request failed')
+  else if (apiError.code === 'SERVICE_UNAVAILABLE') request.log.warn({ err: apiError.cause }, 'the database cannot be reached')
+  return reply
+    .code(apiError.statusCode)
+    .headers(apiError.headers)
+    .type('application/json; charset=utf-8')
+    // A host's route may declare other errors of its own under the same status.
+    .serializer(JSON.stringify)
+    .send(apiError.toJSON())
+}
+
+export function sendNotFound (request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const path = request.url.split('?', 1)[0]!
+  return sendError(request, reply, new ApiError('NOT_FOUND', {
+    message: `There is no ${request.method} ${path.slice(0, 200)}. GET /v1/openapi.json lists the operations.`
+  }))
+}
+
+/** Gives the scope it is registered in, and no other, the API's answers to errors and to unknown routes. */
+export default fp(async (fastify) => {
+  fastify.setErrorHandler((error, request, reply) => sendError(request, reply, error))
+  fastify.setNotFoundHandler(sendNotFound)
+}, { name: 'error-handler', fastify: '5.x' })

@@ -1,0 +1,50 @@
+import fp from 'fastify-plugin'
+
+export interface ExpiredSessionsOptions {
+  /**
+   * The mean time between two sweeps of one instance, in milliseconds; 0 sweeps never.
+   * @default 60000
+   */
+  sweepIntervalMs?: number
+}
+
+const batchSize = 500
+
+/**
+ * Removes expired sessions in the background. An expired session is refused by every statement whether it was swept
+ * or not; this is only about the space.
+ */
+export default fp<ExpiredSessionsOptions>(async (fastify, { sweepIntervalMs = 60_000 }) => {
+  if (sweepIntervalMs === 0) return
+  let timer: NodeJS.Timeout
+  let sweep: Promise<void> = Promise.resolve()
+  let closing = false
+
+  function schedule () {
+    // Between half and one and a half of the interval, so that instances started together do not stay in step.
+    timer = setTimeout(() => { sweep = run() }, sweepIntervalMs * (0.5 + Math.random()))
+    timer.unref()
+  }
+
+  async function run (): Promise<void> {
+    let total = 0
+    try {
+      let deleted: number
+      do {
+        deleted = await fastify.sessionRepository.deleteExpired(batchSize)
+        total += deleted
+      } while (deleted === batchSize && !closing)
+    } catch (error) {
+      fastify.log.warn({ err: error }, 'sweeping expired sessions failed; the next sweep tries again')
+    }
+    if (total > 0) fastify.log.debug({ deleted: total }, 'expired sessions swept')
+    if (!closing) schedule()
+  }
+
+  fastify.addHook('onReady', async () => schedule())
+  fastify.addHook('preClose', async () => {
+    closing = true
+    clearTimeout(timer)
+    await sweep
+  })
+}, { name: 'expired-sessions', fastify: '5.x', dependencies: ['session-repository'] })

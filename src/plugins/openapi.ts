@@ -1,0 +1,66 @@
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import fp from 'fastify-plugin'
+import { version } from '../version.js'
+
+export interface OpenApiOptions {
+  /**
+   * Where clients reach the service, for the document's `servers`.
+   * @default none: the origin that the document came from
+   */
+  publicUrl?: string
+  /**
+   * Where Swagger UI is served; false for nowhere.
+   * @default false
+   */
+  docs?: string | false
+}
+
+/** Collects the routes of its scope into an OpenAPI document, and serves Swagger UI over it. */
+export default fp<OpenApiOptions>(async (fastify, { publicUrl, docs = false }) => {
+  await fastify.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'sipher-sessions',
+        version,
+        description: 'Keeps an API client\'s default parameters on the server, and applies them to every request that carries `X-Session-Id`.',
+        license: { name: 'MIT', identifier: 'MIT' },
+        contact: { name: 'sipher-sessions maintainers', url: 'https://sipher.sip-protocol.org' }
+      },
+      ...(publicUrl && { servers: [{ url: publicUrl }] }),
+      tags: [
+        { name: 'Sessions', description: 'Create, read, change and delete sessions. Needs a key of tier pro or enterprise.' },
+        { name: 'Resolve', description: 'What a request that names a session would be given. For proxies, for programs in any language, and to see for yourself.' },
+        { name: 'Admin', description: 'API keys and tiers. Needs the admin key.' },
+        { name: 'Service', description: 'Health and description of the service. Needs no key.' }
+      ],
+      components: {
+        securitySchemes: {
+          ApiKeyAuth: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'An API key, such as sk_pro_…' },
+          BearerAuth: { type: 'http', scheme: 'bearer', description: 'The same API key, as a bearer token.' },
+          AdminKeyAuth: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The admin key that the service was started with.' }
+        }
+      }
+    },
+    convertConstToEnum: false,
+    refResolver: {
+      buildLocalReference: ({ $id }) => String($id)
+    }
+  })
+
+  if (docs === false) return
+  await fastify.register(swaggerUi, {
+    routePrefix: docs,
+    uiConfig: { persistAuthorization: true, tryItOutEnabled: true },
+    staticCSP: {
+      'default-src': ["'self'"],
+      'img-src': ["'self'", 'data:'],
+      'script-src': ["'self'"],
+      // Swagger UI sets styles on its elements.
+      'style-src': ["'self'", "'unsafe-inline'"],
+      'object-src': ["'none'"],
+      'frame-ancestors': ["'self'"]
+    }
+  })
+}, { name: 'openapi', fastify: '5.x' })

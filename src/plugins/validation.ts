@@ -1,0 +1,126 @@
+import AjvCompiler from '@fastify/ajv-compiler'
+import { SerializerSelector } from '@fastify/fast-json-stringify-compiler'
+import { closest, distance } from 'fastest-levenshtein'
+import { type FastifyInstance, type FastifySchemaCompiler, type FastifySerializerCompiler, type FastifySchemaValidationError } from 'fastify'
+import fp from 'fastify-plugin'
+import { ApiError, validationError, type ErrorDetail } from '../errors.js'
+
+const maxDetails = 20
+
+/** What Fastify calls the parts of a request, and what people call them. */
+const places: Record<string, string> = { querystring: 'query string', params: 'path' }
+
+/**
+ * Strict validation for the scope it is registered in: bodies are taken as they are, with no value converted and no
+ * unknown field dropped, because a client's typo must not become a silent no-op. Parameters and query strings, which
+ * have no types, are converted.
+ */
+export default fp(async (fastify) => {
+  // The scope starts without the host's schemas, of which one may have the name of one of ours; the scopes inside it
+  // take over what it has.
+  let isOutermost = true
+  fastify.setSchemaController({
+    bucket (parent) {
+      const inherited = isOutermost ? {} : parent as Record<string, unknown>
+      isOutermost = false
+      return createBucket(fastify, inherited)
+    }
+  })
+  // Set for the scopes inside as well, which would otherwise inherit compilers of the host's own: they need not know
+  // JSON Schema. Compiled at start, when all schemas have been added.
+  fastify.setValidatorCompiler(once(() => buildValidatorCompiler(fastify.getSchemas())))
+  fastify.setSerializerCompiler(once(() => SerializerSelector()(fastify.getSchemas(), {}) as FastifySerializerCompiler<unknown>))
+
+  fastify.setSchemaErrorFormatter((errors, where) => validationError(places[where] ?? where, errors.slice(0, maxDetails).map(describe)))
+
+  // Clients generated from the contract send a JSON content type with requests that have no body.
+  const parseJson = fastify.getDefaultJsonParser('error', 'error')
+  fastify.removeAllContentTypeParsers()
+  fastify.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body: string, done) => {
+    if (body === '') return done(null, undefined)
+    void parseJson(request, body, (error, value) => {
+      if (error) done(invalidJson(body))
+      else done(null, value)
+    })
+  })
+}, { name: 'validation', fastify: '5.x' })
+
+/** A compiler that is made when it is first used. */
+function once<Route, Result> (build: () => (route: Route) => Result): (route: Route) => Result {
+  let compile: ((route: Route) => Result) | undefined
+  return route => (compile ??= build())(route)
+}
+
+function buildValidatorCompiler (schemas: Record<string, unknown>): FastifySchemaCompiler<unknown> {
+  const build = AjvCompiler()
+  const strict = { removeAdditional: false, useDefaults: true, allErrors: true, verbose: true } as const
+  // The compilers take a route's schema with its place, whatever their type says.
+  const body = build(schemas as never, { customOptions: { ...strict, coerceTypes: false } }) as FastifySchemaCompiler<unknown>
+  const other = build(schemas as never, { customOptions: { ...strict, coerceTypes: 'array' } }) as FastifySchemaCompiler<unknown>
+  return route => route.httpPart === 'body' ? body(route) : other(route)
+}
+
+function invalidJson (body: string): ApiError {
+  let reason = 'it sets __proto__ or constructor.prototype'
+  try {
+    JSON.parse(body)
+  } catch (error) {
+    // The parser quotes the body around the error; what it quotes may be secret.
+    reason = (error as Error).message.replace(/, (\.\.\.)?".*" is not valid JSON/s, '')
+  }
+  return new ApiError('INVALID_JSON', { message: `The body is not valid JSON: ${reason}. Send one JSON object.` })
+}
+
+function createBucket (fastify: FastifyInstance, inherited: Record<string, unknown>) {
+  const schemas = { ...inherited }
+  return {
+    add (schema: unknown) {
+      schemas[(schema as { $id: string }).$id] = schema
+      // Nobody reads it, but Fastify's type wants it.
+      return fastify
+    },
+    getSchema: (id: string) => schemas[id],
+    getSchemas: () => ({ ...schemas })
+  }
+}
+
+/** What Ajv says with `verbose`, beside what Fastify's type knows. */
+type VerboseError = FastifySchemaValidationError & { parentSchema?: { properties?: object }, data?: unknown }
+
+function describe (error: VerboseError): ErrorDetail {
+  const path = error.instancePath.slice(1).replaceAll('/', '.').replaceAll('~1', '/').replaceAll('~0', '~')
+  const inside = (name: unknown) => shorten(path === '' ? String(name) : `${path}.${String(name)}`)
+  switch (error.keyword) {
+    case 'required':
+      return { field: inside(error.params.missingProperty), reason: 'is missing' }
+    case 'additionalProperties': {
+      const name = String(error.params.additionalProperty)
+      return { field: inside(name), reason: `is not a known field${suggest(name, Object.keys(error.parentSchema!.properties!))}` }
+    }
+    case 'enum': {
+      const allowed = error.params.allowedValues as string[]
+      const meant = typeof error.data === 'string' ? suggest(error.data, allowed) : ''
+      return { field: path, reason: `must be one of ${allowed.join(', ')}${meant}` }
+    }
+    default:
+      return { field: path === '' ? '(root)' : shorten(path), reason: String(error.message) }
+  }
+}
+
+function shorten (name: string): string {
+  return name.length > 100 ? `${name.slice(0, 100)}…` : name
+}
+
+/** `; did you mean "x"?` where one of the names is near what was sent, in spelling, case or as a part of it. */
+function suggest (sent: string, names: readonly string[]): string {
+  const plain = (name: string) => name.toLowerCase().replaceAll(/[^a-z0-9]/g, '')
+  const wanted = plain(sent.slice(0, 100))
+  const known = new Map(names.map(name => [plain(name), name]))
+  const nearest = closest(wanted, [...known.keys()])
+  // Two edits are one transposition; in a name of three letters or fewer they would make it any other.
+  const near = wanted.length > 3 ? Math.max(2, Math.floor(wanted.length / 3)) : 1
+  const match = nearest && distance(wanted, nearest) <= near
+    ? nearest
+    : [...known.keys()].find(name => wanted.length >= 3 && (name.includes(wanted) || wanted.includes(name)))
+  return match === undefined ? '' : `; did you mean "${known.get(match)}"?`
+}

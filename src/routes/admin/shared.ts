@@ -1,0 +1,18 @@
+import { type ErrorCode } from '../../errors.js'
+import { type ApiKeyRecord } from '../../plugins/api-key-repository.js'
+import { tierLimits } from '../../plugins/tiers.js'
+
+/** What every admin operation can answer besides its own errors. */
+export const adminFailures = [
+  'UNAUTHORIZED', 'INVALID_API_KEY', 'RATE_LIMIT_EXCEEDED', 'ADMIN_DISABLED', 'SERVICE_UNAVAILABLE'
+] as const satisfies ErrorCode[]
+
+/** A key's record as the admin operations answer it: absent times left out, the tier's limits added. */
+export function presentApiKey ({ expiresAt, revokedAt, ...record }: ApiKeyRecord) {
+  return {
+    ...record,
+    ...(expiresAt !== null && { expiresAt }),
+    ...(revokedAt !== null && { revokedAt }),
+    limits: tierLimits[record.tier]
+  }
+}

@@ -1,0 +1,97 @@
+import { type TObject } from '@sinclair/typebox'
+import { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
+import { type ErrorCode } from '../errors.js'
+import errorHandler from '../plugins/error-handler.js'
+import openapiPlugin, { type OpenApiOptions } from '../plugins/openapi.js'
+import { sessionTiers } from '../plugins/tiers.js'
+import validation from '../plugins/validation.js'
+import { apiKeySchemas } from '../schemas/api-key.js'
+import { ErrorResponse, failures } from '../schemas/envelope.js'
+import { createSessionSchemas } from '../schemas/session.js'
+import { createApiKey } from './admin/create-key.js'
+import { getApiKey } from './admin/get-key.js'
+import { listApiKeys } from './admin/list-keys.js'
+import { listTiers } from './admin/list-tiers.js'
+import { revokeApiKey } from './admin/revoke-key.js'
+import { errors } from './errors.js'
+import { health } from './health.js'
+import { openapi } from './openapi.js'
+import { ready } from './ready.js'
+import { getResolve } from './resolve/get.js'
+import { postResolve } from './resolve/post.js'
+import { createSession } from './sessions/create.js'
+import { deleteSession } from './sessions/delete.js'
+import { getSession } from './sessions/get.js'
+import { updateSession } from './sessions/update.js'
+
+export interface RoutesOptions extends OpenApiOptions {
+  defaults: TObject
+  /** Where the operations are; not `prefix`, which Fastify would also put before Swagger UI. */
+  apiPrefix: string
+}
+
+const bodyLimit = 64 * 1024
+
+/** The API, its document and Swagger UI, in a scope of their own: no host around it is touched by its settings. */
+export const routes: FastifyPluginAsync<RoutesOptions> = async (fastify, { defaults, apiPrefix, ...options }) => {
+  await fastify.register(openapiPlugin, options)
+  await fastify.register(api, { defaults, prefix: apiPrefix })
+}
+
+/** Who may use what. */
+const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults'>> = async (fastify, { defaults }) => {
+  const schemas = createSessionSchemas(defaults)
+  await fastify.register(errorHandler)
+  await fastify.register(validation)
+  for (const schema of [ErrorResponse, ...Object.values(schemas), ...Object.values(apiKeySchemas)]) fastify.addSchema(schema)
+
+  await fastify.register(async (anyone) => {
+    describeRoutes(anyone, [], namedSessionFailures)
+    await anyone.register(health)
+    await anyone.register(ready)
+    await anyone.register(errors)
+    await anyone.register(openapi)
+  })
+
+  await fastify.register(async (anyKey) => {
+    describeRoutes(anyKey, [{ ApiKeyAuth: [] }, { BearerAuth: [] }], namedSessionFailures)
+    anyKey.addHook('onRequest', fastify.requirePrincipal)
+    await anyKey.register(getResolve, { defaults })
+    await anyKey.register(postResolve, { defaults })
+  })
+
+  await fastify.register(async (proAndUp) => {
+    describeRoutes(proAndUp, [{ ApiKeyAuth: [] }, { BearerAuth: [] }])
+    proAndUp.addHook('onRequest', fastify.requirePrincipal)
+    proAndUp.addHook('onRequest', fastify.requireTier(...sessionTiers))
+    await proAndUp.register(createSession, { schemas })
+    await proAndUp.register(getSession, { schemas })
+    await proAndUp.register(updateSession, { schemas })
+    await proAndUp.register(deleteSession, { schemas })
+  })
+
+  await fastify.register(async (admin) => {
+    describeRoutes(admin, [{ AdminKeyAuth: [] }, { BearerAuth: [] }])
+    admin.addHook('onRequest', fastify.requireAdmin)
+    await admin.register(createApiKey)
+    await admin.register(listApiKeys)
+    await admin.register(getApiKey)
+    await admin.register(revokeApiKey)
+    await admin.register(listTiers)
+  }, { prefix: '/admin' })
+}
+
+/** What a request that names a session can be answered on any route. */
+const namedSessionFailures = [
+  'VALIDATION_ERROR', 'UNAUTHORIZED', 'INVALID_API_KEY', 'TIER_ACCESS_DENIED', 'SESSION_NOT_FOUND', 'RATE_LIMIT_EXCEEDED',
+  'SERVICE_UNAVAILABLE'
+] as const satisfies ErrorCode[]
+
+/** Says in the OpenAPI document what the hooks of the scope demand and answer, and keeps bodies small. */
+function describeRoutes (scope: FastifyInstance, security: Record<string, []>[], codes: readonly ErrorCode[] = []): void {
+  scope.addHook('onRoute', route => {
+    const response = { ...(codes.length > 0 && failures(...codes)), ...route.schema?.response as object }
+    route.schema = { ...route.schema, security, response }
+    route.bodyLimit ??= bodyLimit
+  })
+}

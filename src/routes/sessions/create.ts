@@ -1,0 +1,27 @@
+import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { failures } from '../../schemas/envelope.js'
+import { reference } from '../../schemas/reference.js'
+import { ttlSeconds as ttl } from '../../schemas/session.js'
+import { bodyFailures, config, sessionFailures, type SessionRouteOptions } from './shared.js'
+
+export const createSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = async (fastify, { schemas }) => {
+  fastify.post('/sessions', {
+    config,
+    schema: {
+      operationId: 'createSession',
+      tags: ['Sessions'],
+      summary: 'Create a session with default parameters (pro+)',
+      description: 'Stores default parameters (chain, privacy level, backend and so on) that are applied to every later request with the session\'s id in X-Session-Id. Needs a key of tier pro or enterprise.',
+      body: reference(schemas.CreateSessionRequest),
+      response: {
+        201: reference(schemas.CreateSession201Response, 'Session created: stored and flushed.'),
+        ...failures(...sessionFailures, ...bodyFailures)
+      }
+    }
+  }, async (request, reply) => {
+    const { defaults, ttlSeconds = ttl.default } = request.body
+    const session = await fastify.sessionRepository.create(request.principal!.id, defaults, ttlSeconds)
+    reply.code(201)
+    return { success: true as const, data: session }
+  })
+}

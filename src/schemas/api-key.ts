@@ -1,0 +1,94 @@
+import { Type } from '@sinclair/typebox'
+import { successOf } from './envelope.js'
+import { timestamp } from './session.js'
+import { Tier } from './tier.js'
+
+const exampleId = 'key_0193a5c8b6e0f41d7c9a2be85360d4f7'
+
+export const ApiKeyId = Type.String({
+  pattern: '^key_[0-9a-f]{32}$',
+  description: 'The key\'s id, which is no secret and stays when the secret changes.',
+  examples: [exampleId]
+})
+
+export const ApiKeyParams = Type.Object({ id: ApiKeyId })
+
+// Control characters cannot be stored (NUL) or do not belong into a list (the others).
+const name = Type.String({ minLength: 1, maxLength: 100, pattern: '^[^\\u0000-\\u001f\\u007f]*$', description: 'For people, to know the key by.', examples: ['agent-7'] })
+const metadata = Type.Record(Type.String(), Type.Unknown(), { description: 'Anything the operator wants to keep with the key.', examples: [{ team: 'payments' }] })
+const expiresAt = timestamp('When the key stops working; a key without it works until it is revoked.', 1821087600000)
+
+export const TierLimits = Type.Object({
+  requestsPerHour: Type.Integer({ minimum: 0, description: 'Requests in an hour.', examples: [10_000] }),
+  sessions: Type.Boolean({ description: 'Whether the tier includes sessions.', examples: [true] })
+}, { additionalProperties: false })
+
+const apiKeyFields = {
+  id: ApiKeyId,
+  displayPrefix: Type.String({ description: 'The beginning of the key, to recognise it by.', examples: ['sk_pro_8fKq'] }),
+  tier: Tier,
+  name,
+  metadata,
+  createdAt: timestamp('When the key was created.'),
+  expiresAt: Type.Optional(expiresAt),
+  revokedAt: Type.Optional(timestamp('When the key was revoked.')),
+  limits: TierLimits
+}
+
+const exampleKey = {
+  id: exampleId,
+  displayPrefix: 'sk_pro_8fKq',
+  tier: 'pro',
+  name: 'agent-7',
+  metadata: { team: 'payments' },
+  createdAt: 1789551600000,
+  limits: { requestsPerHour: 10_000, sessions: true }
+}
+
+export const ApiKey = Type.Object(apiKeyFields, { $id: 'ApiKey', additionalProperties: false, examples: [exampleKey] })
+
+const ApiKeyRef = Type.Unsafe<Record<string, unknown>>(Type.Ref('ApiKey'))
+
+export const apiKeySchemas = {
+  ApiKey,
+  CreateApiKeyRequest: Type.Object({
+    tier: Tier,
+    name,
+    expiresAt: Type.Optional(expiresAt),
+    metadata: Type.Optional(metadata)
+  }, {
+    $id: 'CreateApiKeyRequest',
+    additionalProperties: false,
+    examples: [{ tier: 'pro', name: 'agent-7', metadata: { team: 'payments' } }]
+  }),
+  CreateApiKey201Response: successOf(
+    Type.Object({
+      id: ApiKeyId,
+      key: Type.String({ description: 'The key itself. It is shown here only: it is not stored.', examples: ['sk_pro_8fKqT2mZ0vXc7LwR4nYbH1sJ9dGe5uAo3iP6kQxVtBaFjWl0r'] }),
+      tier: Tier,
+      name,
+      createdAt: apiKeyFields.createdAt,
+      expiresAt: apiKeyFields.expiresAt,
+      limits: TierLimits
+    }, { additionalProperties: false }),
+    { $id: 'CreateApiKey201Response' }
+  ),
+  ListApiKeys200Response: successOf(
+    Type.Object({
+      keys: Type.Array(ApiKeyRef),
+      nextCursor: Type.Optional(Type.String({ description: 'Send it as `cursor` to get the next page; absent on the last.', examples: [exampleId] }))
+    }, { additionalProperties: false }),
+    { $id: 'ListApiKeys200Response' }
+  ),
+  GetApiKey200Response: successOf(ApiKeyRef, { $id: 'GetApiKey200Response' }),
+  RevokeApiKey200Response: successOf(
+    Type.Object({ revoked: Type.Literal(true, { examples: [true] }) }, { additionalProperties: false }),
+    { $id: 'RevokeApiKey200Response' }
+  ),
+  ListTiers200Response: successOf(
+    Type.Object({
+      tiers: Type.Array(Type.Object({ tier: Tier, limits: TierLimits }, { additionalProperties: false }))
+    }, { additionalProperties: false }),
+    { $id: 'ListTiers200Response' }
+  )
+}

@@ -1,0 +1,76 @@
+import { type AddressInfo } from 'node:net'
+import { type FastifyInstance } from 'fastify'
+import { loadConfig } from './config.js'
+import { createDemoKeys, demoMessage } from './demo-keys.js'
+import { startEmbeddedPostgres, type EmbeddedPostgres } from './embedded-postgres.js'
+import { explainError } from './explain-error.js'
+import { createService } from './service.js'
+
+/** How long running requests get to finish once the process is told to end, in milliseconds. */
+const drainTimeoutMs = 10_000
+
+let database: EmbeddedPostgres | undefined
+let service: FastifyInstance | undefined
+let ending = false
+const starting = start()
+
+/**
+ * Ends in the order in which it began, backwards, and whatever signals come meanwhile: Ctrl-C under npm arrives
+ * twice, from the terminal and from npm, and must not leave the database running.
+ */
+async function end (exitCode: number): Promise<void> {
+  if (ending) return
+  ending = true
+  // What is being started is stopped once it is there.
+  await starting.catch(() => {})
+  const report = (error: unknown) => {
+    exitCode = 1
+    console.error(error)
+  }
+  await withTimeout(service?.close()).catch(report)
+  await database?.stop().catch(report)
+  process.exit(exitCode)
+}
+
+async function withTimeout (closing: PromiseLike<unknown> | undefined): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  await Promise.race([
+    closing,
+    new Promise((_resolve, reject) => { timer = setTimeout(reject, drainTimeoutMs, new Error(`Some requests were not finished within ${drainTimeoutMs / 1000} s, and were cut off.`)) })
+  ]).finally(() => clearTimeout(timer))
+}
+
+async function start (): Promise<void> {
+  const config = loadConfig(process.env)
+  if (config.databaseUrl === undefined) {
+    database = await startEmbeddedPostgres({ dataDir: config.dataDir, log: message => console.log(message) })
+  }
+  service = createService({ ...config, connectionString: config.databaseUrl ?? database!.connectionString, docs: '/docs' })
+  await service.ready()
+  if (ending) return
+  await service.listen({ host: config.host, port: config.port })
+  if (config.adminKey !== undefined && config.adminKey.length < 32) {
+    service.log.warn('ADMIN_API_KEY is shorter than 32 characters and may be guessed; make one with: openssl rand -hex 32')
+  }
+  const keys = database && await createDemoKeys(service)
+  if (keys) process.stdout.write(demoMessage(urlOf(service), keys))
+}
+
+function urlOf ({ server }: FastifyInstance): string {
+  const { address, family, port } = server.address() as AddressInfo
+  const unspecified = address === '0.0.0.0' || address === '::'
+  return `http://${unspecified ? '127.0.0.1' : family === 'IPv6' ? `[${address}]` : address}:${port}`
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => { void end(0) })
+for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+  process.on(event, (error: unknown) => {
+    console.error(error)
+    void end(1)
+  })
+}
+
+starting.catch((error: unknown) => {
+  console.error(explainError(error))
+  void end(1)
+})

@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs'
+import t from 'tap'
+import { ConfigError, Environment, loadConfig } from '../src/config.js'
+
+t.test('an empty environment gives the defaults', async t => {
+  const defaults = {
+    host: '127.0.0.1',
+    port: 5006,
+    databaseUrl: undefined,
+    dataDir: '.data',
+    adminKey: undefined,
+    publicUrl: undefined,
+    logLevel: 'info',
+    trustProxy: undefined,
+    corsOrigins: undefined
+  }
+  t.strictSame(loadConfig({}), defaults)
+  t.strictSame(loadConfig(Object.fromEntries(Object.keys(Environment.properties).map(name => [name, '']))), defaults, 'what is empty counts as not set')
+  t.strictSame(loadConfig({ TRUST_PROXY: ' , ', CORS_ORIGINS: ',' }), defaults)
+})
+
+t.test('every variable is read', async t => {
+  t.strictSame(loadConfig({
+    HOST: '::',
+    PORT: '80',
+    DATABASE_URL: 'postgresql://u@h/d',
+    DATA_DIR: '/data',
+    ADMIN_API_KEY: 'key',
+    PUBLIC_URL: 'https://sessions.example.com',
+    LOG_LEVEL: 'trace',
+    TRUST_PROXY: '10.0.0.0/8, ::1,fd00::/8',
+    CORS_ORIGINS: 'https://app.example.com, http://localhost:3000',
+    PATH: '/bin'
+  }), {
+    host: '::',
+    port: 80,
+    databaseUrl: 'postgresql://u@h/d',
+    dataDir: '/data',
+    adminKey: 'key',
+    publicUrl: 'https://sessions.example.com',
+    logLevel: 'trace',
+    trustProxy: ['10.0.0.0/8', '::1', 'fd00::/8'],
+    corsOrigins: ['https://app.example.com', 'http://localhost:3000']
+  })
+  t.strictSame(loadConfig({ CORS_ORIGINS: '*' }).corsOrigins, ['*'])
+})
+
+t.test('what is wrong is named, all of it at once', async t => {
+  const message = (environment: NodeJS.ProcessEnv) => {
+    try {
+      return loadConfig(environment)
+    } catch (error) {
+      t.type(error, ConfigError)
+      return (error as Error).message
+    }
+  }
+  t.equal(message({ PORT: '70000', LOG_LEVEL: 'loud', DATABASE_URL: 'mysql://h' }), [
+    'PORT must be <= 65535. The port to listen on; 0 for any free one.',
+    'DATABASE_URL must match pattern "^postgres(ql)?://". The PostgreSQL to use. Without it an embedded one is started.',
+    'LOG_LEVEL: What is logged: fatal, error, warn, info, debug, trace or silent.'
+  ].join('\n'))
+  for (const proxy of ['true', '1', 'loopback', '10.0.0.0/33', '::1/129', '10.0.0.1/8/8', '10.0.0.0/']) {
+    t.match(message({ TRUST_PROXY: `127.0.0.1,${proxy}` }), `TRUST_PROXY holds "${proxy}". Addresses and CIDR ranges of proxies`)
+  }
+  for (const origin of ['app.example.com', 'https://app.example.com/', 'https://app.example.com/path']) {
+    t.match(message({ CORS_ORIGINS: origin }), `CORS_ORIGINS holds "${origin}", which is no origin such as https://app.example.com.`)
+  }
+})
+
+t.test('the README\'s table has every variable with its default and meaning', async t => {
+  const rows = readFileSync('README.md', 'utf8').split('\n').filter(line => /^\| `[A-Z_]+` \|/.test(line))
+  t.strictSame(rows, Object.entries(Environment.properties).map(([name, { default: value, description }]) =>
+    `| \`${name}\` | ${value === undefined ? '' : `\`${value}\``} | ${description} |`))
+})

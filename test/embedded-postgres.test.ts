@@ -1,0 +1,119 @@
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pg from 'pg'
+import t, { type Test } from 'tap'
+import { startEmbeddedPostgres } from '../src/embedded-postgres.js'
+import { locateBinaries } from '../src/embedded-postgres-files.js'
+
+function createDir (t: Test): string {
+  const dir = mkdtempSync(join(tmpdir(), 'sipher-embedded-'))
+  chmodSync(dir, 0o755)
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  return dir
+}
+
+async function query (connectionString: string, text: string) {
+  const client = new pg.Client({ connectionString })
+  await client.connect()
+  try {
+    return (await client.query(text)).rows
+  } finally {
+    await client.end()
+  }
+}
+
+t.test('it keeps its data from one start to the next, flushes what is committed, and listens on no port', async t => {
+  const dataDir = join(createDir(t), 'deep', '.data')
+  const first = await startEmbeddedPostgres({ dataDir })
+  t.strictSame(await query(first.connectionString, 'select current_setting(\'fsync\') as fsync, current_setting(\'listen_addresses\') as addresses'), [{ fsync: 'on', addresses: '' }])
+  await query(first.connectionString, 'create table kept (n int)')
+  t.equal(statSync(join(dataDir, 'socket')).mode & 0o777, 0o700, 'nobody else can enter the socket\'s directory')
+  await first.stop()
+  t.notOk(existsSync(join(dataDir, 'socket')))
+
+  const second = await startEmbeddedPostgres({ dataDir })
+  t.strictSame(await query(second.connectionString, 'select * from kept'), [])
+  await second.stop()
+})
+
+t.test('stopping it is no error when it was killed', async t => {
+  const dataDir = createDir(t)
+  const postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  await query(postgres.connectionString, 'select pg_terminate_backend(pid) from pg_stat_activity where application_name = \'sipher-sessions owner\'')
+  await query(postgres.connectionString, 'select 1')
+  process.kill(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), 'SIGKILL')
+  for (let up = true; up;) up = await query(postgres.connectionString, 'select 1').then(() => true, () => false)
+  await postgres.stop()
+})
+
+t.test('a path too long for a socket gets one elsewhere, and a path by another name is the same place', async t => {
+  const dir = createDir(t)
+  const dataDir = join(dir, 'x'.repeat(100))
+  const postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.match(decodeURIComponent(postgres.connectionString), `${tmpdir()}/sipher-sessions-`)
+
+  symlinkSync(dataDir, join(dir, 'link'))
+  await t.rejects(startEmbeddedPostgres({ dataDir: join(dir, 'link'), durable: false }), { name: 'EmbeddedPostgresError', message: /^Another process of sipher-sessions uses/ })
+  await postgres.stop()
+})
+
+t.test('the libraries are linked where npm ran no install scripts', async t => {
+  const dir = createDir(t)
+  const binaries = join(dir, 'renamed')
+  const native = locateBinaries(`${process.platform}-${process.arch}`)
+  mkdirSync(join(binaries, 'lib'), { recursive: true })
+  mkdirSync(join(binaries, 'bin'))
+  symlinkSync(join(native, 'share'), join(binaries, 'share'))
+  symlinkSync(join(native, 'lib', 'postgresql'), join(binaries, 'lib', 'postgresql'))
+  for (const [folder, entries] of [['lib', readdirSync(join(native, 'lib'))], ['bin', readdirSync(join(native, 'bin'))]] as const) {
+    for (const name of entries) {
+      const path = join(native, folder, name)
+      if (statSync(path).isFile() && name !== 'libicuuc.so.60') writeFileSync(join(binaries, folder, name), readFileSync(path), { mode: 0o755 })
+    }
+  }
+  writeFileSync(join(binaries, 'pg-symlinks.json'), JSON.stringify([{ source: 'native/lib/libicuuc.so.60.2', target: 'native/lib/libicuuc.so.60' }]))
+  writeFileSync(join(dir, 'package.json'), JSON.stringify({ name: 'x', version: '1' }))
+  const postgres = await startEmbeddedPostgres({ dataDir: join(dir, 'data'), durable: false, binaries })
+  t.ok(existsSync(join(binaries, 'lib', 'libicuuc.so.60')))
+  await postgres.stop()
+})
+
+t.test('what initdb left when it was killed long ago is removed', async t => {
+  const dataDir = createDir(t)
+  mkdirSync(join(dataDir, 'initdb-old'))
+  utimesSync(join(dataDir, 'initdb-old'), 0, 0)
+  mkdirSync(join(dataDir, 'initdb-new'))
+  const postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  await postgres.stop()
+  t.strictSame(readdirSync(dataDir).sort(), ['initdb-new', 'postgres', 'postgres.log'])
+})
+
+t.test('what goes wrong is told in a sentence', async t => {
+  t.throws(() => locateBinaries('plan9-mips'), {
+    name: 'EmbeddedPostgresError',
+    message: /^There is no embedded PostgreSQL for plan9-mips in this installation\. Set DATABASE_URL to a PostgreSQL of yours/
+  })
+
+  const broken = createDir(t)
+  mkdirSync(join(broken, 'bin'))
+  for (const name of ['initdb', 'postgres']) writeFileSync(join(broken, 'bin', name), '#!/bin/sh\necho no space left >&2\nexit 1\n', { mode: 0o755 })
+  await t.rejects(startEmbeddedPostgres({ dataDir: join(broken, 'data'), binaries: broken }), {
+    name: 'EmbeddedPostgresError',
+    message: `The embedded PostgreSQL could not make its database in ${join(broken, 'data')}: no space left`
+  })
+  t.strictSame(readdirSync(join(broken, 'data')), [], 'nothing is left of the attempt')
+
+  // Data that is no data, with the file of a server that runs on other data: that one is not taken over.
+  const dataDir = createDir(t)
+  const otherDir = createDir(t)
+  const other = await startEmbeddedPostgres({ dataDir: otherDir, durable: false })
+  mkdirSync(join(dataDir, 'postgres'))
+  copyFileSync(join(otherDir, 'postgres', 'postmaster.pid'), join(dataDir, 'postgres', 'postmaster.pid'))
+  await t.rejects(startEmbeddedPostgres({ dataDir }), {
+    name: 'EmbeddedPostgresError',
+    message: /^The embedded PostgreSQL did not start in [^ ]+\. The end of [^ ]+:\n/
+  })
+  t.strictSame(await query(other.connectionString, 'select 1 as one'), [{ one: 1 }])
+  await other.stop()
+})

@@ -1,0 +1,159 @@
+import { Type } from '@sinclair/typebox'
+import swagger from '@fastify/swagger'
+import Fastify from 'fastify'
+import t from 'tap'
+import sipherSessions from '../src/index.js'
+import { answer, createDatabase, createKey, createPool, createSession } from './helpers.js'
+
+t.test('two apps with two databases live in one process and know nothing of each other', async t => {
+  const apps = await Promise.all(['a', 'b'].map(async () => {
+    const host = Fastify()
+    t.teardown(() => host.close())
+    await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+    host.post('/echo', async request => request.body)
+    await host.ready()
+    const { key, headers } = await createKey(host)
+    return { host, headers, sessionId: await createSession(host, key) }
+  }))
+  for (const [i, { host, headers, sessionId }] of apps.entries()) {
+    const other = apps[1 - i]!
+    const send = (host: typeof other.host, headers: object) => host.inject({ method: 'POST', url: '/echo', headers: { ...headers, 'x-session-id': sessionId } })
+    t.strictSame(answer(await send(host, headers)), { status: 200, body: { chain: 'near' } })
+    t.equal((await send(other.host, headers)).json().error.code, 'INVALID_API_KEY')
+    t.equal((await send(other.host, other.headers)).json().error.code, 'SESSION_NOT_FOUND')
+  }
+})
+
+t.test('a host\'s error handler, 404 handler, validator and parsers stay as they were', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  host.setErrorHandler((error: Error, _request, reply) => reply.code(418).send({ host: error.message }))
+  host.setNotFoundHandler((_request, reply) => reply.code(404).send({ host: 'not found' }))
+  host.addSchema({ $id: 'ErrorResponse', type: 'object', properties: { mine: { type: 'string' } } })
+  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  host.get('/fails', async () => { throw new Error('own') })
+  host.post('/lenient', { schema: { body: Type.Object({ count: Type.Integer() }, { additionalProperties: false }) } }, async request => request.body)
+  host.get('/mine', { schema: { response: { 200: { $ref: 'ErrorResponse#' } } } }, async () => ({ mine: 'x', other: 'y' }))
+  await host.ready()
+  const json = { 'content-type': 'application/json' }
+
+  t.strictSame(answer(await host.inject('/fails')), { status: 418, body: { host: 'own' } })
+  t.strictSame(answer(await host.inject('/nowhere')), { status: 404, body: { host: 'not found' } })
+  t.strictSame(answer(await host.inject({ method: 'POST', url: '/lenient', payload: { count: '3', unknown: 1 } })), { status: 200, body: { count: 3 } }, 'converts and drops as it did')
+  t.equal((await host.inject({ method: 'POST', url: '/lenient', headers: json, payload: '' })).statusCode, 418, 'an empty JSON body is an error as it was')
+  t.strictSame(answer(await host.inject('/mine')), { status: 200, body: { mine: 'x' } }, 'a schema of the same name is the host\'s')
+
+  t.equal((await host.inject('/v1/nowhere')).json().error.code, 'NOT_FOUND', 'the API answers in its own way')
+  const { headers } = await createKey(host)
+  t.equal((await host.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {}, unknown: 1 } })).json().error.code, 'VALIDATION_ERROR')
+})
+
+t.test('a host brings its own schema of what sessions hold', async t => {
+  const defaults = Type.Object({
+    region: Type.String({ minLength: 2 }),
+    options: Type.Optional(Type.Object({ verbose: Type.Boolean() }, { additionalProperties: false }))
+  }, { additionalProperties: true })
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults, prefix: '/api' })
+  host.get('/where', { schema: { querystring: Type.Object({ region: Type.String() }) } }, async request => request.query as object)
+  await host.ready()
+  const { headers } = await createKey(host)
+  const create = (defaults: object) => host.inject({ method: 'POST', url: '/api/sessions', headers, payload: { defaults } })
+
+  const { sessionId } = (await create({ region: 'eu', options: { verbose: true } })).json().data
+  t.strictSame((await host.inject({ url: '/where', headers: { ...headers, 'x-session-id': sessionId } })).json(), { region: 'eu' })
+  t.strictSame((await create({ options: { verbose: true } })).json().error.details, [{ field: 'defaults.region', reason: 'is missing' }])
+  t.strictSame((await create({ region: 'eu', chain: 'near' })).json().error.details, [{ field: 'defaults.chain', reason: 'is not a known field' }], 'it is closed')
+  t.strictSame((await create({ region: 'a\u0000' })).json().error.details, [{ field: 'defaults', reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }])
+  const patch = await host.inject({ method: 'PATCH', url: `/api/sessions/${sessionId}`, headers, payload: { defaults: { options: { verbose: false } } } })
+  t.strictSame(patch.json().data.defaults, { region: 'eu', options: { verbose: false } }, 'a patch may leave out what is required')
+})
+
+t.test('a host brings its own identity', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  const failure = new Error('identity is down')
+  host.setErrorHandler((error: Error, _request, reply) => reply.code(500).send({ host: error.message }))
+  await host.register(sipherSessions, {
+    connectionString: await createDatabase(t),
+    sweepIntervalMs: 0,
+    identify (request) {
+      const { 'x-user': user, 'x-tier': tier = 'pro' } = request.headers
+      if (user === 'broken') throw failure
+      return user === undefined ? null : { id: String(user), tier: tier as 'pro' | 'free' }
+    }
+  })
+  host.post('/echo', async request => ({ body: request.body, principal: request.principal }))
+  await host.ready()
+  const created = await host.inject({ method: 'POST', url: '/v1/sessions', headers: { 'x-user': 'ann' }, payload: { defaults: { chain: 'sui' } } })
+  const echo = (headers: object) => host.inject({ method: 'POST', url: '/echo', headers: { 'x-session-id': created.json().data.sessionId, ...headers } })
+  t.strictSame((await echo({ 'x-user': 'ann' })).json(), { body: { chain: 'sui' }, principal: { id: 'ann', tier: 'pro' } })
+  t.equal((await echo({ 'x-user': 'bob' })).json().error.code, 'SESSION_NOT_FOUND')
+  t.equal((await echo({ 'x-user': 'ann', 'x-tier': 'free' })).json().error.code, 'TIER_ACCESS_DENIED')
+  t.equal((await echo({})).json().error.code, 'UNAUTHORIZED')
+  t.strictSame(answer(await echo({ 'x-user': 'broken' })), { status: 500, body: { host: 'identity is down' } }, 'what the host throws is the host\'s to answer')
+})
+
+t.test('a host protects its own routes with API keys and tiers', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  host.post('/paid', { onRequest: [host.requirePrincipal, host.requireTier('enterprise')] }, async request => request.principal)
+  await host.ready()
+  const { key, id, headers } = await createKey(host, 'enterprise')
+  const sessionId = await createSession(host, key)
+  const response = await host.inject({ method: 'POST', url: '/paid', headers: { ...headers, 'x-session-id': sessionId } })
+  t.strictSame(response.json(), { id, tier: 'enterprise' })
+  t.equal(response.headers['ratelimit-remaining'], '99998', 'a request counts once')
+  t.equal((await host.inject({ method: 'POST', url: '/paid' })).json().code, 'UNAUTHORIZED')
+  t.equal((await host.inject({ method: 'POST', url: '/paid', headers: (await createKey(host)).headers })).json().code, 'TIER_ACCESS_DENIED')
+})
+
+t.test('a host\'s OpenAPI document shows the header on the routes that take defaults, and the API with its schemas', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(swagger, { openapi: { openapi: '3.1.0', components: { securitySchemes: { ApiKeyAuth: { type: 'apiKey', in: 'header', name: 'X-API-Key' }, BearerAuth: { type: 'http', scheme: 'bearer' }, AdminKeyAuth: { type: 'apiKey', in: 'header', name: 'X-API-Key' } } } } })
+  await host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false })
+  const handler = async () => null
+  host.get('/quote', { schema: { querystring: Type.Object({ chain: Type.String(), amount: Type.Number() }), headers: Type.Object({ 'x-own': Type.String() }) } }, handler)
+  host.post('/transfer', { schema: { body: Type.Object({ privacyLevel: Type.String(), chain: Type.String() }) } }, handler)
+  host.post('/free', handler)
+  host.get('/plain', { schema: { querystring: Type.Object({ amount: Type.Number() }) } }, handler)
+  host.get('/none', handler)
+  host.addSchema({ $id: 'headers', type: 'object', properties: {} })
+  host.post('/referred', { schema: { headers: { $ref: 'headers#' } } }, handler)
+  await host.ready()
+  const { paths } = host.swagger() as unknown as { paths: Record<string, Record<string, { parameters?: { in: string, name: string, description?: string }[] }>> }
+  const headersOf = (method: string, path: string) => paths[path]![method]!.parameters?.filter(parameter => parameter.in === 'header').map(({ name, description }) => `${name}: ${description}`) ?? []
+  const fills = (names: string) => `X-Session-Id: Fills in what the request leaves out, from this session: ${names}.`
+
+  t.strictSame(headersOf('get', '/quote'), ['x-own: undefined', fills('chain')])
+  t.strictSame(headersOf('post', '/transfer'), [fills('chain, privacyLevel')])
+  t.strictSame(headersOf('post', '/free'), [fills('chain, privacyLevel, rpcProvider, backend, defaultViewingKey')])
+  for (const [method, path] of [['get', '/plain'], ['get', '/none'], ['post', '/referred'], ['post', '/v1/sessions']] as const) {
+    t.notOk(headersOf(method, path).some(header => header.startsWith('X-Session-Id')), path)
+  }
+  t.ok(paths['/v1/sessions'], 'the API is in it')
+})
+
+t.test('a host whose validator and serializer know no JSON Schema keeps them', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  const seen: unknown[] = []
+  host.setValidatorCompiler(({ schema }) => {
+    seen.push(schema)
+    return value => ({ value })
+  })
+  host.setSerializerCompiler(() => value => JSON.stringify({ own: value }))
+  const pool = createPool(t, await createDatabase(t))
+  await host.register(sipherSessions, { pool, sweepIntervalMs: 0 })
+  host.post('/free', async request => request.body)
+  host.post('/other', { schema: { body: { shape: 'of another library' }, response: { 200: {} } } }, async request => request.body)
+  await host.ready()
+  t.strictSame(seen, [{ shape: 'of another library' }])
+  const { key, headers } = await createKey(host)
+  const sessionId = await createSession(host, key)
+  t.strictSame((await host.inject({ method: 'POST', url: '/free', headers: { ...headers, 'x-session-id': sessionId } })).json(), { chain: 'near' })
+  t.strictSame((await host.inject({ method: 'POST', url: '/other', payload: { a: 1 } })).json(), { own: { a: 1 } })
+})

@@ -1,0 +1,18 @@
+import t from 'tap'
+import { ConfigError } from '../src/config.js'
+import { EmbeddedPostgresError } from '../src/embedded-postgres.js'
+import { explainError } from '../src/explain-error.js'
+
+const withCode = (code: string, message: string) => Object.assign(new Error(message), { code })
+
+t.test('what the user can mend is a sentence', async t => {
+  t.equal(explainError(new ConfigError('PORT must be integer')), 'The configuration is wrong.\nPORT must be integer')
+  t.equal(explainError(new EmbeddedPostgresError('no binary')), 'no binary')
+  t.equal(explainError(withCode('EADDRINUSE', 'listen EADDRINUSE')), 'listen EADDRINUSE. Another process listens there; stop it or set PORT.')
+  t.equal(explainError(withCode('ECONNREFUSED', '')), 'The database of DATABASE_URL cannot be used: ECONNREFUSED')
+  t.equal(explainError(withCode('28P01', 'wrong password')), 'The database of DATABASE_URL cannot be used: wrong password')
+})
+
+t.test('what they cannot has its trace', async t => {
+  t.match(explainError(new Error('a bug')), /^Error: a bug\n {4}at /)
+})

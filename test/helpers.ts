@@ -1,0 +1,111 @@
+import { randomBytes } from 'node:crypto'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { type FastifyInstance, type LightMyRequestResponse } from 'fastify'
+import pg from 'pg'
+import { type Test } from 'tap'
+import { createService, type ServiceOptions } from '../src/service.js'
+import { type Tier } from '../src/schemas/tier.js'
+
+export const adminKey = 'admin-key-of-the-tests-0123456789abcdef'
+
+function serverUrl (): string {
+  const { TEST_DATABASE_URL: url } = process.env
+  if (!url) throw new Error('Run the tests by npm test, which starts their PostgreSQL: npm test -- test/…')
+  return url
+}
+
+/** The connection string of another database on the server of the tests. */
+function databaseUrl (database: string): string {
+  // Over a unix socket there is no host, which URL insists on.
+  const url = new URL(serverUrl().replace('@/', '@localhost/'))
+  url.pathname = `/${database}`
+  return url.href
+}
+
+async function onServer (text: string): Promise<void> {
+  const client = new pg.Client({ connectionString: serverUrl() })
+  await client.connect()
+  try {
+    await client.query(text)
+  } finally {
+    await client.end()
+  }
+}
+
+/** A database of the test's own, migrated unless `empty`, and dropped after the test. */
+export async function createDatabase (t: Test, { empty = false } = {}): Promise<string> {
+  const name = `test_${randomBytes(8).toString('hex')}`
+  await onServer(`create database ${name} template ${empty ? 'template1' : process.env.TEST_TEMPLATE_DATABASE}`)
+  t.teardown(() => onServer(`drop database ${name} with (force)`))
+  return databaseUrl(name)
+}
+
+/** A pool for looking into a database past the service. */
+export function createPool (t: Test, connectionString: string, options: pg.PoolConfig = {}): pg.Pool {
+  const pool = new pg.Pool({ connectionString, max: 4, ...options })
+  pool.on('error', () => {})
+  t.teardown(() => pool.end())
+  return pool
+}
+
+/** A way to a database that can be cut, as by a broken network: connections end without a word. */
+export async function createProxy (t: Test, connectionString: string) {
+  const target = new pg.Client({ connectionString })
+  const sockets = new Set<Socket>()
+  const proxy = createServer(socket => {
+    const upstream = target.host.startsWith('/') ? connect(`${target.host}/.s.PGSQL.${target.port}`) : connect(target.port, target.host)
+    for (const end of [socket, upstream]) {
+      sockets.add(end)
+      end.on('error', () => {})
+    }
+    socket.pipe(upstream).pipe(socket)
+  })
+  await new Promise<void>(resolve => proxy.listen(0, '127.0.0.1', resolve))
+  const cut = () => {
+    for (const socket of sockets) socket.destroy()
+    sockets.clear()
+  }
+  t.teardown(() => {
+    cut()
+    proxy.close()
+  })
+  const url = new URL(connectionString)
+  url.hostname = '127.0.0.1'
+  url.port = String((proxy.address() as AddressInfo).port)
+  url.search = ''
+  return { connectionString: url.href, cut }
+}
+
+/** The service as the process runs it, on a database of its own unless one is given. */
+export async function startService (t: Test, options: Partial<ServiceOptions> = {}) {
+  const connectionString = options.connectionString ?? await createDatabase(t)
+  const service = createService({ logLevel: 'silent', adminKey, sweepIntervalMs: 0, ...options, connectionString })
+  t.teardown(() => service.close())
+  await service.ready()
+  return { service, connectionString }
+}
+
+/** A new key of a tier: its secret and its id. */
+export async function createKey (service: FastifyInstance, tier: Tier = 'pro') {
+  const { secret, record } = await service.apiKeyRepository.create({ tier, name: `test ${tier}` })
+  return { key: secret, id: record.id, headers: { 'x-api-key': secret } }
+}
+
+export const unknownSessionId = `sess_${'0'.repeat(64)}`
+
+/** A new session of a key, through the API. */
+export async function createSession (service: FastifyInstance, key: string, defaults: object = { chain: 'near' }, ttlSeconds?: number): Promise<string> {
+  const response = await service.inject({ method: 'POST', url: '/v1/sessions', headers: { 'x-api-key': key }, payload: { defaults, ttlSeconds } })
+  if (response.statusCode !== 201) throw new Error(response.body)
+  return response.json().data.sessionId
+}
+
+/** Status and body of an answer, for comparing both at once. */
+export function answer (response: LightMyRequestResponse): { status: number, body: unknown } {
+  return { status: response.statusCode, body: response.json() }
+}
+
+/** The answer that an error of this code gives, with its standard message unless another is given. */
+export function failure (status: number, code: string, message: string, details?: { field: string, reason: string }[]) {
+  return { status, body: { success: false, error: { code, message, ...(details && { details }) } } }
+}

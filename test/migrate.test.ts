@@ -1,0 +1,57 @@
+import { readdirSync } from 'node:fs'
+import t from 'tap'
+import { migrate } from '../src/migrate.js'
+import { createDatabase, createPool, createProxy, startService } from './helpers.js'
+
+const files = readdirSync('migrations').sort()
+
+t.test('five instances that start at once on an empty database migrate it once', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const services = await Promise.all(Array.from({ length: 5 }, () => startService(t, { connectionString })))
+  for (const { service } of services) t.equal((await service.inject('/v1/ready')).statusCode, 200)
+  const { rows } = await createPool(t, connectionString).query('select version, name from sipher_sessions.migrations order by version')
+  t.strictSame(rows, files.map((name, i) => ({ version: i + 1, name })))
+})
+
+t.test('a second run changes nothing', async t => {
+  const pool = createPool(t, await createDatabase(t, { empty: true }))
+  const messages: object[] = []
+  const log = { info: (fields: object) => { messages.push(fields) } }
+  await migrate(pool, log as never)
+  t.strictSame(messages, files.map(migration => ({ migration })))
+  await migrate(pool, log as never)
+  t.equal(messages.length, files.length)
+})
+
+t.test('a schema that a newer release made is refused with a sentence', async t => {
+  const connectionString = await createDatabase(t)
+  await createPool(t, connectionString).query('insert into sipher_sessions.migrations (version, name) values (9999, \'9999-future.sql\')')
+  await t.rejects(startService(t, { connectionString }), {
+    message: `The database schema is at version 9999, but this release knows versions up to ${files.length} only: ` +
+      'a newer release of sipher-sessions has migrated it. Start that release, or restore the database from before.'
+  })
+})
+
+t.test('a migration that is cut off leaves nothing behind, and the next one does it all', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const other = createPool(t, connectionString)
+  // Stops the migration after the first of its files: it waits for a name that another transaction has taken.
+  const blocker = await other.connect()
+  await blocker.query('begin')
+  await blocker.query('create schema sipher_sessions')
+  await blocker.query('create table sipher_sessions.sessions ()')
+
+  const { connectionString: proxied, cut } = await createProxy(t, connectionString)
+  const cutOff = migrate(createPool(t, proxied))
+  cutOff.catch(() => {})
+  const waiting = 'select 1 from pg_stat_activity where datname = current_database() and wait_event_type = \'Lock\''
+  while ((await other.query(waiting)).rows.length === 0);
+  cut()
+  await t.rejects(cutOff)
+  await blocker.query('rollback')
+  blocker.release()
+
+  t.strictSame((await other.query('select nspname from pg_namespace where nspname = \'sipher_sessions\'')).rows, [])
+  await migrate(other)
+  t.equal((await other.query('select count(*)::int as count from sipher_sessions.migrations')).rows[0].count, files.length)
+})

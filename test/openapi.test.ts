@@ -1,0 +1,88 @@
+import { readFileSync } from 'node:fs'
+import t from 'tap'
+import { errorCodes } from '../src/errors.js'
+import { startService } from './helpers.js'
+
+interface Operation {
+  operationId: string
+  tags: string[]
+  security: object[]
+  parameters?: { in: string, name: string, schema: object }[]
+  requestBody?: { content: { 'application/json': { schema: { $ref: string } } } }
+  responses: Record<string, { content: { 'application/json': { schema: { $ref?: string }, examples?: Record<string, { value: { error: { code: string } } }> } } }>
+}
+
+async function getDocument (t: Parameters<typeof startService>[0], publicUrl?: string) {
+  const { service } = await startService(t, { publicUrl, connectionString: 'postgres://unused', migrate: false })
+  const document = (await service.inject('/v1/openapi.json')).json()
+  const operations: Record<string, Operation> = {}
+  for (const [path, methods] of Object.entries(document.paths as Record<string, Record<string, Operation>>)) {
+    for (const [method, operation] of Object.entries(methods)) operations[`${method.toUpperCase()} ${path}`] = operation
+  }
+  return { document, operations }
+}
+
+t.test('the four operations and their schemas have the names that generated clients know', async t => {
+  const { document, operations } = await getDocument(t, 'https://sessions.example.com')
+  t.equal(document.openapi, '3.1.0')
+  t.strictSame(document.servers, [{ url: 'https://sessions.example.com' }])
+  const contract: [operation: string, id: string, status: string, body?: string, response?: string][] = [
+    ['POST /v1/sessions', 'createSession', '201', 'CreateSessionRequest', 'CreateSession201Response'],
+    ['GET /v1/sessions/{id}', 'getSession', '200', undefined, 'GetSession200Response'],
+    ['PATCH /v1/sessions/{id}', 'updateSession', '200', 'UpdateSessionRequest', 'UpdateSession200Response'],
+    ['DELETE /v1/sessions/{id}', 'deleteSession', '200', undefined, 'DeleteSession200Response']
+  ]
+  for (const [name, id, status, body, response] of contract) {
+    const operation = operations[name]!
+    t.equal(operation.operationId, id)
+    t.strictSame(operation.tags, ['Sessions'])
+    t.strictSame(operation.security, [{ ApiKeyAuth: [] }, { BearerAuth: [] }])
+    t.equal(operation.requestBody?.content['application/json'].schema.$ref, body && `#/components/schemas/${body}`)
+    t.equal(operation.responses[status]!.content['application/json'].schema.$ref, `#/components/schemas/${response}`)
+    const statuses = Object.keys(operation.responses).sort()
+    t.strictSame(statuses, [status, '400', '401', '403', '429', '500', '503', ...(name.includes('{id}') ? ['404'] : []), ...(body ? ['413', '415'] : [])].sort())
+  }
+  t.match(document.components.securitySchemes.ApiKeyAuth, { type: 'apiKey', in: 'header', name: 'X-API-Key' })
+})
+
+t.test('every request and every answer has an example', async t => {
+  const { document, operations } = await getDocument(t)
+  const hasExample = (schema: unknown): boolean => {
+    const { $ref, examples, example, properties, type, items, const: constant } = schema as Record<string, never>
+    if ($ref) return hasExample(document.components.schemas[($ref as string).split('/').at(-1)!])
+    if (examples !== undefined || example !== undefined || constant !== undefined) return true
+    if (type === 'array') return hasExample(items)
+    return properties !== undefined && Object.values(properties).length > 0 && Object.values(properties).every(hasExample)
+  }
+  for (const [name, { requestBody, responses, parameters = [] }] of Object.entries(operations)) {
+    if (requestBody) {
+      const media = requestBody.content['application/json']
+      t.ok('example' in media || hasExample(media.schema), `${name} body`)
+    }
+    for (const [status, { content }] of Object.entries(responses)) {
+      const media = content['application/json']
+      t.ok(media.examples || 'example' in media || hasExample(media.schema), `${name} ${status}`)
+    }
+    for (const parameter of parameters.filter(parameter => parameter.in === 'path')) t.ok('example' in parameter || hasExample(parameter.schema), `${name} ${parameter.name}`)
+  }
+})
+
+t.test('the codes of errors.ts, the document and docs/errors.md are the same', async t => {
+  const { document, operations } = await getDocument(t)
+  const codes = Object.keys(errorCodes).sort()
+  const documented = new Set<string>()
+  for (const [name, { responses }] of Object.entries(operations)) {
+    for (const [status, { content }] of Object.entries(responses)) {
+      for (const { value } of Object.values(content['application/json'].examples ?? {})) {
+        documented.add(value.error.code)
+        t.equal(String(errorCodes[value.error.code as keyof typeof errorCodes]?.status), status, `${name}: ${value.error.code}`)
+      }
+    }
+  }
+  // No operation answers this one: it says that there is none.
+  t.strictSame([...documented, 'NOT_FOUND'].sort(), codes)
+  t.strictSame([...document.components.schemas.ErrorResponse.properties.error.properties.code.enum].sort(), codes)
+
+  const table = readFileSync('docs/errors.md', 'utf8').split('\n').filter(line => line.startsWith('| `'))
+  t.strictSame(table, Object.entries(errorCodes).map(([code, { status, description }]) => `| \`${code}\` | ${status} | ${description} |`))
+})

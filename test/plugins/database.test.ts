@@ -1,0 +1,129 @@
+import { mkdtempSync, chmodSync, rmSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import Fastify from 'fastify'
+import t from 'tap'
+import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
+import sipherSessions from '../../src/index.js'
+import { answer, createDatabase, createKey, createPool, createProxy, createSession, failure, startService } from '../helpers.js'
+
+const unavailable = failure(503, 'SERVICE_UNAVAILABLE', 'The service cannot reach its database at the moment. Try again in 1 s.')
+
+t.test('when Postgres goes away every request gets 503 within a second, and all is well once it is back', async t => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'sipher-outage-'))
+  chmodSync(dataDir, 0o755)
+  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  let postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.teardown(() => postgres.stop())
+  const { service } = await startService(t, { connectionString: postgres.connectionString })
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const requests = [
+    { method: 'POST', url: '/v1/sessions', payload: { defaults: {} } },
+    { method: 'GET', url: `/v1/sessions/${sessionId}` },
+    { method: 'PATCH', url: `/v1/sessions/${sessionId}`, payload: { defaults: {} } },
+    { method: 'DELETE', url: `/v1/sessions/${sessionId}` },
+    { method: 'GET', url: '/v1/errors', headers: { 'x-session-id': sessionId } }
+  ] as const
+
+  await postgres.stop()
+  for (const request of requests) {
+    const began = performance.now()
+    const response = await service.inject({ ...request, headers: { ...headers, ...('headers' in request && request.headers) } })
+    t.ok(performance.now() - began < 1000, 'within a second')
+    t.strictSame(answer(response), unavailable, `${request.method} ${request.url}`)
+    t.equal(response.headers['retry-after'], '1')
+  }
+  t.equal((await service.inject('/v1/ready')).statusCode, 503)
+  t.equal((await service.inject('/v1/health')).statusCode, 200)
+
+  postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.equal((await service.inject('/v1/ready')).statusCode, 200)
+  t.equal((await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200, 'what was acknowledged is still there')
+})
+
+t.test('a Postgres that accepts connections and says nothing costs a request less than a second', async t => {
+  const silent = createServer(socket => socket.on('error', () => {}))
+  await new Promise<void>(resolve => silent.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => { silent.close() })
+  const { port } = silent.address() as AddressInfo
+  const { service } = await startService(t, { connectionString: `postgres://nobody@127.0.0.1:${port}/none`, migrate: false })
+  const began = performance.now()
+  t.equal((await service.inject('/v1/ready')).statusCode, 503)
+  t.ok(performance.now() - began < 1000)
+})
+
+t.test('a statement that has to wait too long is given up, and its connection with it', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const locker = await createPool(t, connectionString).connect()
+  await locker.query('begin')
+  await locker.query('lock table sipher_sessions.sessions')
+
+  const began = performance.now()
+  const responses = await Promise.all(Array.from({ length: 30 }, () => service.inject({ url: `/v1/sessions/${sessionId}`, headers })))
+  t.ok(performance.now() - began < 1000)
+  for (const response of responses) t.strictSame(answer(response), unavailable)
+  const patch = await service.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chain: 'sui' } } })
+  t.equal(patch.statusCode, 503)
+
+  await locker.query('rollback')
+  locker.release()
+  const after = await service.inject({ url: `/v1/sessions/${sessionId}`, headers })
+  t.strictSame(after.json().data.defaults, { chain: 'near' }, 'a write that was answered 503 does not linger')
+})
+
+t.test('connections that Postgres ends do not end the process', async t => {
+  const { service, connectionString } = await startService(t)
+  const { headers } = await createKey(service)
+  const pool = createPool(t, connectionString)
+  await pool.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()')
+  // The first request may still meet a broken connection; the pool has new ones after it.
+  await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })
+  t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })).statusCode, 201)
+})
+
+t.test('a connection that is cut under a statement is a 503, and does not end the process', async t => {
+  const { connectionString, cut } = await createProxy(t, await createDatabase(t))
+  const { service } = await startService(t, { connectionString })
+  const { headers } = await createKey(service)
+  const cutOff = t.rejects(service.sessionDatabase.query('select pg_sleep(0.5)'), { code: 'SERVICE_UNAVAILABLE' })
+  setTimeout(cut, 100)
+  await cutOff
+  t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })).statusCode, 201)
+})
+
+t.test('a pool that was given is used within the time allowed, and stays open', async t => {
+  const pool = createPool(t, await createDatabase(t), { max: 1 })
+  const host = Fastify()
+  await host.register(sipherSessions, { pool, sweepIntervalMs: 0, timeoutMs: 100 })
+  await host.ready()
+  const { headers } = await createKey(host)
+
+  const busy = await pool.connect()
+  const response = await host.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })
+  t.strictSame(answer(response), unavailable, 'no connection became free')
+  busy.release()
+  t.equal((await host.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })).statusCode, 201)
+  t.strictSame((await pool.query('select count(*)::int as sessions from sipher_sessions.sessions')).rows, [{ sessions: 1 }], 'what was given up was not done')
+
+  await host.close()
+  t.strictSame((await pool.query('select 1 as one')).rows, [{ one: 1 }], 'whoever makes a pool ends it')
+})
+
+t.test('a statement that outlasts the time allowed on a pool without a limit of its own is given up', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { pool, sweepIntervalMs: 0, timeoutMs: 100 })
+  await host.ready()
+  await t.rejects(host.sessionDatabase.query('select pg_sleep(5)'), { code: 'SERVICE_UNAVAILABLE' })
+  t.strictSame((await host.sessionDatabase.query('select 1 as one')).rows, [{ one: 1 }])
+})
+
+t.test('without a database the registration fails with a sentence', async t => {
+  const host = Fastify()
+  await t.rejects(async () => { await host.register(sipherSessions, {}) }, { message: 'sipher-sessions needs a database: give it `pool` (a pg.Pool) or `connectionString`.' })
+})

@@ -1,0 +1,40 @@
+import t from 'tap'
+import { createPool, startService } from '../helpers.js'
+
+const addSessions = `
+  insert into sipher_sessions.sessions (id, owner_id, defaults, expires_at)
+  select decode(lpad(to_hex(n), 64, '0'), 'hex'), 'key', '{}', now() + interval '1 hour' * (case when n <= 1200 then -1 else 1 end)
+  from generate_series(1, 1210) n`
+
+t.test('instances together remove what has expired, in batches, and nothing else', async t => {
+  const one = await startService(t)
+  const pool = createPool(t, one.connectionString)
+  await pool.query(addSessions)
+  await startService(t, { connectionString: one.connectionString, sweepIntervalMs: 5 })
+  await startService(t, { connectionString: one.connectionString, sweepIntervalMs: 5 })
+  let left = 1210
+  for (let i = 0; i < 500 && left > 10; i++) left = (await pool.query('select count(*)::int as left from sipher_sessions.sessions')).rows[0].left
+  t.equal(left, 10)
+})
+
+t.test('two sweeps at the same time take different rows', async t => {
+  const { service, connectionString } = await startService(t)
+  await createPool(t, connectionString).query(addSessions)
+  const taken = await Promise.all([500, 500, 500].map(limit => service.sessionRepository.deleteExpired(limit)))
+  t.equal(taken.reduce((sum, count) => sum + count), 1200)
+})
+
+t.test('a sweep that fails is logged and tried again', async t => {
+  const lines: { msg: string }[] = []
+  const { service, connectionString } = await startService(t, { sweepIntervalMs: 5, logLevel: 'debug', logStream: { write: line => { lines.push(JSON.parse(line)) } } })
+  const pool = createPool(t, connectionString)
+  const logged = async (message: string) => {
+    while (!lines.some(({ msg }) => msg === message)) await new Promise(resolve => setImmediate(resolve))
+  }
+  await pool.query('alter table sipher_sessions.sessions rename to hidden')
+  await logged('sweeping expired sessions failed; the next sweep tries again')
+  await pool.query('alter table sipher_sessions.hidden rename to sessions')
+  await pool.query(addSessions)
+  await logged('expired sessions swept')
+  t.ok(service)
+})

@@ -1,0 +1,203 @@
+import { Type } from '@sinclair/typebox'
+import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
+import t, { type Test } from 'tap'
+import sipherSessions, { type SipherSessionsOptions } from '../../src/index.js'
+import { answer, createDatabase, createKey, createSession, failure, unknownSessionId } from '../helpers.js'
+
+const { String, Number, Object: Obj, Optional, Array: Arr } = Type
+
+/** A host app whose routes answer what they were given. */
+async function startHost (t: Test, addRoutes: (host: FastifyInstance) => void, options: Partial<SipherSessionsOptions> = {}) {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0, ...options })
+  addRoutes(host)
+  await host.ready()
+  const { key, headers } = await createKey(host)
+  const sessionId = await createSession(host, key, { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' })
+  const send = async (request: InjectOptions) => {
+    const response = await host.inject({ ...request, headers: { ...headers, 'x-session-id': sessionId, ...request.headers } })
+    return { status: response.statusCode, applied: response.headers['x-session-applied'], body: response.json() }
+  }
+  return { host, key, headers, sessionId, send }
+}
+
+const transfer = Obj({
+  amount: Number(),
+  chain: Optional(String({ default: 'ethereum' })),
+  privacyLevel: Optional(Type.Union([String(), Type.Null()]))
+}, { additionalProperties: false })
+
+t.test('a session fills in what the body leaves out, before validation, where the schema has the property', async t => {
+  const { send } = await startHost(t, host => {
+    host.post('/transfer', { schema: { body: transfer } }, async request => request.body)
+    host.post('/required', { schema: { body: Obj({ chain: String(), defaultViewingKey: String() }) } }, async request => request.body)
+  })
+  t.strictSame(await send({ method: 'POST', url: '/transfer', payload: { amount: 1 } }),
+    { status: 200, applied: 'chain, privacyLevel', body: { amount: 1, chain: 'near', privacyLevel: 'shielded' } }, 'before the schema\'s own default')
+  t.strictSame(await send({ method: 'POST', url: '/transfer', payload: { amount: 1, chain: 'sui' } }),
+    { status: 200, applied: 'privacyLevel', body: { amount: 1, chain: 'sui', privacyLevel: 'shielded' } }, 'what was sent wins')
+  t.strictSame(await send({ method: 'POST', url: '/transfer', payload: { amount: 1, chain: 'sui', privacyLevel: 'x' } }),
+    { status: 200, applied: undefined, body: { amount: 1, chain: 'sui', privacyLevel: 'x' } }, 'nothing to fill in')
+  t.strictSame(await send({ method: 'POST', url: '/required' }),
+    { status: 200, applied: 'chain, defaultViewingKey', body: { chain: 'near', defaultViewingKey: '0xabc' } }, 'a body-less POST gets an object')
+})
+
+t.test('what the caller sent wins, whatever its value', async t => {
+  const { send } = await startHost(t, host => {
+    host.post('/any', { schema: { body: Obj({ chain: Type.Unknown(), privacyLevel: Type.Unknown() }) } }, async request => request.body)
+  })
+  for (const value of [false, 0, '', null]) {
+    t.strictSame(await send({ method: 'POST', url: '/any', payload: { chain: value, privacyLevel: value } }),
+      { status: 200, applied: undefined, body: { chain: value, privacyLevel: value } }, JSON.stringify(value))
+  }
+})
+
+t.test('query strings are filled in as bodies are', async t => {
+  const { send } = await startHost(t, host => {
+    host.get('/quote', { schema: { querystring: Obj({ chain: String(), amount: Optional(Number()) }) } }, async request => request.query as object)
+    host.post('/both', { schema: { querystring: Obj({ chain: String() }), body: Obj({ privacyLevel: String() }) } }, async ({ query, body }) => ({ query, body }))
+  })
+  t.strictSame(await send({ url: '/quote?amount=5' }), { status: 200, applied: 'chain', body: { chain: 'near', amount: 5 } })
+  t.strictSame(await send({ url: '/quote?chain=' }), { status: 200, applied: undefined, body: { chain: '' } })
+  t.strictSame(await send({ method: 'POST', url: '/both', payload: {} }),
+    { status: 200, applied: 'chain, privacyLevel', body: { query: { chain: 'near' }, body: { privacyLevel: 'shielded' } } })
+})
+
+t.test('a route without a schema takes all values in a JSON object body', async t => {
+  const all = { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' }
+  const { send, host } = await startHost(t, host => {
+    for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const) {
+      host.route({ method, url: '/free', handler: async request => ({ body: request.body ?? null, session: request.sessionDefaults }) })
+    }
+    host.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload))
+    host.addContentTypeParser('multipart/form-data', (_request, payload, done) => payload.resume().on('end', () => done(null, { field: { value: 'x' } })))
+    host.post('/stream', async request => ({ isStream: typeof (request.body as { pipe?: unknown }).pipe === 'function' }))
+  })
+  const applied = 'chain, privacyLevel, defaultViewingKey'
+  t.strictSame(await send({ method: 'POST', url: '/free', payload: { amount: 1 } }), { status: 200, applied, body: { body: { amount: 1, ...all }, session: all } })
+  for (const method of ['POST', 'PUT', 'PATCH'] as const) {
+    t.strictSame(await send({ method, url: '/free' }), { status: 200, applied, body: { body: all, session: all } }, method)
+  }
+  for (const method of ['GET', 'DELETE'] as const) {
+    t.strictSame(await send({ method, url: '/free' }), { status: 200, applied: undefined, body: { body: null, session: all } }, method)
+  }
+  t.strictSame(await send({ method: 'DELETE', url: '/free', payload: { amount: 1 } }), { status: 200, applied, body: { body: { amount: 1, ...all }, session: all } })
+
+  for (const [name, payload] of [['an array', [1]], ['a string', '"text"'], ['null', 'null']] as const) {
+    const response = await send({ method: 'POST', url: '/free', payload: payload as object, headers: { 'content-type': 'application/json' } })
+    t.strictSame(response, { status: 200, applied: undefined, body: { body: typeof payload === 'string' ? JSON.parse(payload) : payload, session: all } }, `${name} is left alone`)
+  }
+  t.strictSame(await send({ method: 'POST', url: '/free', payload: '--b--', headers: { 'content-type': 'multipart/form-data; boundary=b' } }),
+    { status: 200, applied: undefined, body: { body: { field: { value: 'x' } }, session: all } }, 'multipart is left alone')
+  t.strictSame(await send({ method: 'POST', url: '/stream', payload: 'bytes', headers: { 'content-type': 'application/octet-stream' } }),
+    { status: 200, applied: undefined, body: { isStream: true } }, 'a stream is left alone')
+  t.equal((await host.inject({ method: 'POST', url: '/free' })).json().session, null, 'without the header there is no session')
+})
+
+t.test('a default of a property that a strict route does not have is not put there', async t => {
+  const { send } = await startHost(t, host => {
+    host.post('/strict', { schema: { body: Obj({ amount: Number() }, { additionalProperties: false }) } }, async request => request.body)
+    host.post('/empty', { schema: { body: Obj({}) } }, async request => request.body)
+    host.get('/params/:id', { schema: { querystring: Obj({ page: Optional(Number()) }) } }, async request => request.query as object)
+  })
+  t.strictSame(await send({ method: 'POST', url: '/strict', payload: { amount: 1 } }), { status: 200, applied: undefined, body: { amount: 1 } })
+  t.strictSame(await send({ method: 'POST', url: '/empty', payload: { amount: 1 } }), { status: 200, applied: undefined, body: { amount: 1 } })
+  t.strictSame(await send({ url: '/params/1' }), { status: 200, applied: undefined, body: {} })
+})
+
+t.test('a session\'s value that the route does not allow is the host\'s validation error', async t => {
+  const { send } = await startHost(t, host => {
+    host.post('/solana', { schema: { body: Obj({ chain: Type.Literal('solana') }) } }, async request => request.body)
+  })
+  const { status, applied, body } = await send({ method: 'POST', url: '/solana', payload: {} })
+  t.strictSame({ status, applied, code: body.code }, { status: 400, applied: 'chain', code: 'FST_ERR_VALIDATION' })
+})
+
+t.test('__proto__ in a body is refused and pollutes nothing', async t => {
+  const { send } = await startHost(t, host => host.post('/free', async request => request.body))
+  const response = await send({ method: 'POST', url: '/free', payload: '{"__proto__":{"chain":"sui"}}', headers: { 'content-type': 'application/json' } })
+  t.equal(response.status, 400)
+  t.equal(({} as { chain?: string }).chain, undefined)
+})
+
+t.test('properties are found behind references, in parts of a whole, and by media type', async t => {
+  const { send } = await startHost(t, host => {
+    host.addSchema({ $id: 'shared', type: 'object', properties: { chain: { $ref: '#/definitions/name' } }, definitions: { name: { type: 'string' }, level: { type: 'object', properties: { privacyLevel: { type: 'string' } } } } })
+    const routes: Record<string, object> = {
+      shared: { $ref: 'shared#' },
+      fragment: { $ref: 'shared#/definitions/level' },
+      local: { type: 'object', allOf: [{ $ref: '#/definitions/a' }], definitions: { a: { type: 'object', properties: { chain: { type: 'string' } } } } },
+      parts: { type: 'object', allOf: [{ $ref: 'shared#' }, { type: 'object', properties: { privacyLevel: { type: 'string' } } }] },
+      choice: { anyOf: [{ type: 'object', properties: { chain: { type: 'string' } } }, { type: 'object', properties: { other: { type: 'string' } } }] },
+      media: { content: { 'application/json': { schema: { type: 'object', properties: { privacyLevel: { type: 'string' } } } } } }
+    }
+    for (const [name, body] of Object.entries(routes)) host.post(`/${name}`, { schema: { body } }, async request => request.body)
+  })
+  const expected: Record<string, string> = { shared: 'chain', fragment: 'privacyLevel', local: 'chain', parts: 'chain, privacyLevel', choice: 'chain', media: 'privacyLevel' }
+  for (const [name, applied] of Object.entries(expected)) {
+    t.equal((await send({ method: 'POST', url: `/${name}`, payload: {} })).applied, applied, name)
+  }
+})
+
+t.test('a route can narrow what it takes, or take nothing', async t => {
+  const { send } = await startHost(t, host => {
+    host.post('/some', { config: { sessionDefaults: ['chain'] } }, async request => request.body)
+    host.post('/none', { config: { sessionDefaults: false } }, async request => request.body ?? { session: request.sessionDefaults })
+  })
+  t.strictSame(await send({ method: 'POST', url: '/some' }), { status: 200, applied: 'chain', body: { chain: 'near' } })
+  t.strictSame(await send({ method: 'POST', url: '/none' }), { status: 200, applied: undefined, body: { session: null } })
+})
+
+t.test('a request that names no session of the caller\'s is refused in the API\'s envelope, and the handler does not run', async t => {
+  let runs = 0
+  const { host, key, headers, sessionId } = await startHost(t, host => {
+    host.post('/count', { schema: { response: { 404: Obj({ oops: String() }) } } }, async () => ({ runs: ++runs }))
+  })
+  const post = async (headers: Record<string, string>) => answer(await host.inject({ method: 'POST', url: '/count', headers }))
+  const malformed = failure(400, 'VALIDATION_ERROR', 'The request is not valid: X-Session-Id must be sess_ and 64 lower-case hex digits, as createSession answered it',
+    [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
+  const notFound = failure(404, 'SESSION_NOT_FOUND', 'There is no such session for this key. It may have expired or been deleted; create a new one with POST /v1/sessions.')
+
+  for (const id of ['', 'nope', sessionId.toUpperCase(), `${sessionId}, ${sessionId}`]) {
+    t.strictSame(await post({ ...headers, 'x-session-id': id }), malformed, `malformed: ${id.slice(0, 20)}`)
+  }
+  t.strictSame(await post({ ...headers, 'x-session-id': unknownSessionId }), notFound, 'unknown')
+  t.strictSame(await post({ ...(await createKey(host)).headers, 'x-session-id': sessionId }), notFound, 'another key\'s')
+  await host.sessionDatabase.query('update sipher_sessions.sessions set expires_at = now()')
+  t.strictSame(await post({ ...headers, 'x-session-id': sessionId }), notFound, 'expired')
+  t.equal((await post({ 'x-session-id': sessionId })).status, 401, 'no key')
+  t.equal((await post({ 'x-api-key': `${key}x`, 'x-session-id': sessionId })).status, 401, 'no valid key')
+  t.equal(runs, 0)
+  t.strictSame(await post({}), { status: 200, body: { runs: 1 } }, 'without the header nothing is asked')
+  t.equal((await host.inject({ url: '/nowhere', headers: { 'x-session-id': 'nope' } })).json().message, 'Route GET:/nowhere not found', 'an unknown route is the host\'s 404')
+})
+
+t.test('onInvalid: ignore runs such a request without defaults, and refuses it still when the database is down', async t => {
+  const { host, headers, sessionId, send } = await startHost(t, host => host.post('/free', async request => request.body ?? {}), { onInvalid: 'ignore' })
+  t.equal((await send({ method: 'POST', url: '/free' })).applied, 'chain, privacyLevel, defaultViewingKey')
+  for (const id of ['nope', unknownSessionId]) {
+    t.strictSame(await send({ method: 'POST', url: '/free', headers: { 'x-session-id': id } }), { status: 200, applied: undefined, body: {} })
+  }
+  t.strictSame(answer(await host.inject({ method: 'POST', url: '/free', headers: { 'x-session-id': sessionId } })), { status: 200, body: {} })
+  await host.sessionDatabase.query('alter table sipher_sessions.sessions rename to hidden')
+  t.equal((await host.inject({ method: 'POST', url: '/free', headers: { ...headers, 'x-session-id': sessionId } })).json().error.code, 'SERVICE_UNAVAILABLE')
+})
+
+t.test('requests of one turn of the event loop get values of their own', async t => {
+  const defaults = Obj({ options: Obj({ tags: Arr(String()) }) })
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults })
+  host.post('/tag', async request => {
+    const { options } = request.body as { options: { tags: string[] } }
+    options.tags.push(request.headers['x-tag'] as string)
+    return options.tags
+  })
+  await host.ready()
+  const { key, headers } = await createKey(host)
+  const sessionId = await createSession(host, key, { options: { tags: [] } })
+  const responses = await Promise.all(['a', 'b', 'c'].map(tag =>
+    host.inject({ method: 'POST', url: '/tag', headers: { ...headers, 'x-session-id': sessionId, 'x-tag': tag } })))
+  t.strictSame(responses.map(response => response.json()), [['a'], ['b'], ['c']])
+})

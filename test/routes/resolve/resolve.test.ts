@@ -1,0 +1,83 @@
+import { Type } from '@sinclair/typebox'
+import t from 'tap'
+import { secret } from '../../../src/index.js'
+import { answer, createKey, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
+
+const held = { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' }
+
+t.test('GET /v1/resolve answers a session\'s defaults as JSON and as headers, without the secret ones', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key, held)
+  const response = await service.inject({ url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId } })
+  t.strictSame(answer(response), { status: 200, body: { success: true, data: { defaults: { chain: 'near', privacyLevel: 'shielded' } } } })
+  const sent = Object.entries(response.headers).filter(([name]) => name.startsWith('x-session-default'))
+  t.strictSame(sent, [['x-session-default-chain', 'near'], ['x-session-default-privacy-level', 'shielded']])
+})
+
+t.test('a request that names no session has no defaults, and still needs a key', async t => {
+  const { service } = await startService(t)
+  const { headers } = await createKey(service, 'free')
+  t.strictSame(answer(await service.inject({ url: '/v1/resolve', headers })), { status: 200, body: { success: true, data: { defaults: {} } } })
+  t.strictSame(answer(await service.inject({ method: 'POST', url: '/v1/resolve', headers, payload: { a: 1 } })),
+    { status: 200, body: { success: true, data: { body: { a: 1 }, origin: { a: 'request' } } } })
+  for (const method of ['GET', 'POST'] as const) {
+    t.equal((await service.inject({ method, url: '/v1/resolve' })).json().error.code, 'UNAUTHORIZED')
+  }
+})
+
+t.test('POST /v1/resolve answers the merged body and where each field came from', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key, held)
+  const resolve = (payload: object | undefined, query = '') =>
+    service.inject({ method: 'POST', url: `/v1/resolve${query}`, headers: { ...headers, 'x-session-id': sessionId }, ...(payload && { payload }) })
+  const merged = (body: object, origin: object) => ({ status: 200, body: { success: true, data: { body, origin } } })
+
+  const response = await resolve({ amount: 5, privacyLevel: null })
+  t.strictSame(answer(response), merged({ amount: 5, privacyLevel: null, chain: 'near' }, { amount: 'request', privacyLevel: 'request', chain: 'session' }))
+  t.equal(response.headers['x-session-applied'], 'chain')
+  t.strictSame(answer(await resolve(undefined)), merged({ chain: 'near', privacyLevel: 'shielded' }, { chain: 'session', privacyLevel: 'session' }), 'no body is an empty one')
+  t.strictSame(answer(await resolve({}, '?properties=defaultViewingKey,chain')),
+    merged({ chain: 'near', defaultViewingKey: '0xabc' }, { chain: 'session', defaultViewingKey: 'session' }), 'a secret one is given to who takes it')
+  t.strictSame(answer(await resolve({}, '?properties=')), merged({}, {}))
+
+  const reason = 'names "chian", which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey'
+  t.strictSame(answer(await resolve({}, '?properties=chian')), failure(400, 'VALIDATION_ERROR', `The query string is not valid: properties ${reason}`, [{ field: 'properties', reason }]))
+  t.strictSame(answer(await resolve([1])), failure(400, 'VALIDATION_ERROR', 'The body is not valid: (root) must be object', [{ field: '(root)', reason: 'must be object' }]))
+})
+
+t.test('a session that is not the caller\'s is refused, as anywhere', async t => {
+  const { service } = await startService(t)
+  const { headers } = await createKey(service)
+  const free = await createKey(service, 'free')
+  for (const method of ['GET', 'POST'] as const) {
+    const code = async (headers: Record<string, string>) => (await service.inject({ method, url: '/v1/resolve', headers })).json().error.code
+    t.equal(await code({ ...headers, 'x-session-id': 'nope' }), 'VALIDATION_ERROR')
+    t.equal(await code({ ...headers, 'x-session-id': unknownSessionId }), 'SESSION_NOT_FOUND')
+    t.equal(await code({ ...free.headers, 'x-session-id': unknownSessionId }), 'TIER_ACCESS_DENIED')
+  }
+})
+
+t.test('headers carry any value of a host\'s schema without breaking out of their line', async t => {
+  const { String, Optional } = Type
+  const defaults = Type.Object({
+    region_name: Optional(String()),
+    injected: Optional(String()),
+    padded: Optional(String()),
+    count: Optional(Type.Integer()),
+    token: Optional(secret(String()))
+  })
+  const { service } = await startService(t, { defaults })
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key, { region_name: 'Zürich', injected: 'a\r\nSet-Cookie: b', padded: ' ', count: 7, token: 'hidden' })
+  const response = await service.inject({ url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId } })
+  const sent = Object.entries(response.headers).filter(([name]) => name.startsWith('x-session-default'))
+  t.strictSame(sent, [
+    ['x-session-default-region-name', '"Z\\u00fcrich"'],
+    ['x-session-default-injected', '"a\\r\\nSet-Cookie: b"'],
+    ['x-session-default-padded', '" "'],
+    ['x-session-default-count', '7']
+  ])
+  t.equal(response.headers['set-cookie'], undefined)
+})

@@ -1,0 +1,121 @@
+import t from 'tap'
+import { answer, createKey, createPool, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
+
+const operations = (id: string) => [
+  { method: 'POST', url: '/v1/sessions', payload: { defaults: {} } },
+  { method: 'GET', url: `/v1/sessions/${id}` },
+  { method: 'PATCH', url: `/v1/sessions/${id}`, payload: { defaults: { chain: 'sui' } } },
+  { method: 'DELETE', url: `/v1/sessions/${id}` }
+] as const
+
+const unauthorized = failure(401, 'UNAUTHORIZED', 'This operation needs an API key. Send it as X-API-Key: <key> or Authorization: Bearer <key>.')
+const invalidKey = failure(401, 'INVALID_API_KEY', 'The API key is unknown, revoked or expired. Check it, or ask the operator for a new one.')
+
+t.test('a session of another key answers exactly as one that never existed', async t => {
+  const { service } = await startService(t)
+  const owner = await createKey(service)
+  const other = await createKey(service, 'enterprise')
+  const sessionId = await createSession(service, owner.key)
+  const comparable = async (operation: object) => {
+    const { statusCode, headers, body } = await service.inject({ ...operation, headers: other.headers })
+    // What counts up or is a time differs between any two answers.
+    const { date, 'x-request-id': id, 'ratelimit-remaining': remaining, 'ratelimit-reset': reset, ...rest } = headers
+    return { statusCode, headers: rest, body }
+  }
+
+  const foreign = operations(sessionId).slice(1)
+  const missing = operations(unknownSessionId).slice(1)
+  for (const [i, operation] of foreign.entries()) {
+    const answered = await comparable(operation)
+    t.equal(answered.statusCode, 404, operation.method)
+    t.strictSame(answered, await comparable(missing[i]!), operation.method)
+  }
+  const named = (id: string) => comparable({ url: '/v1/errors', headers: { ...other.headers, 'x-session-id': id } })
+  t.strictSame(await named(sessionId), await named(unknownSessionId), 'X-Session-Id')
+
+  const still = await service.inject({ url: `/v1/sessions/${sessionId}`, headers: owner.headers })
+  t.strictSame(still.json().data.defaults, { chain: 'near' }, 'nothing was changed')
+})
+
+t.test('an expired session answers as one that never existed, by the database\'s clock', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const pool = createPool(t, connectionString)
+  const sessionId = await createSession(service, key, {}, 60)
+
+  await pool.query('update sipher_sessions.sessions set expires_at = now() + interval \'1 second\'')
+  t.equal((await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+
+  await pool.query('update sipher_sessions.sessions set expires_at = now()')
+  for (const [i, operation] of operations(sessionId).slice(1).entries()) {
+    t.strictSame(answer(await service.inject({ ...operation, headers })), answer(await service.inject({ ...operations(unknownSessionId)[i + 1]!, headers })))
+  }
+  const { rows } = await pool.query('select count(*)::int as sessions from sipher_sessions.sessions')
+  t.strictSame(rows, [{ sessions: 1 }], 'the row is still there, and is refused all the same')
+})
+
+t.test('without a key every operation is a 401 that says how to send one', async t => {
+  const { service } = await startService(t)
+  for (const operation of operations(unknownSessionId)) {
+    const response = await service.inject(operation)
+    t.strictSame(answer(response), unauthorized, operation.method)
+    t.equal(response.headers['www-authenticate'], 'Bearer realm="sipher-sessions"')
+    for (const headers of [{ authorization: 'Basic c2s6' }, { authorization: 'Bearer' }, { 'x-api-key': '' }]) {
+      t.strictSame(answer(await service.inject({ ...operation, headers })), unauthorized, JSON.stringify(headers))
+    }
+  }
+})
+
+t.test('unknown, malformed, revoked and expired keys are a 401', async t => {
+  const { service, connectionString } = await startService(t)
+  const revoked = await createKey(service)
+  await service.apiKeyRepository.revoke(revoked.id)
+  const expired = await createKey(service)
+  await createPool(t, connectionString).query('update sipher_sessions.api_keys set expires_at = now() where id = $1', [expired.id])
+  const elsewhere = await createKey((await startService(t)).service)
+
+  for (const key of [revoked.key, expired.key, elsewhere.key, 'garbage', `${elsewhere.key}0`]) {
+    for (const operation of operations(unknownSessionId)) {
+      t.strictSame(answer(await service.inject({ ...operation, headers: { 'x-api-key': key } })), invalidKey)
+    }
+  }
+})
+
+t.test('X-API-Key and Authorization: Bearer are the same; where both are sent, X-API-Key counts', async t => {
+  const { service } = await startService(t)
+  const { key } = await createKey(service)
+  const other = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const status = async (headers: Record<string, string>) => (await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).statusCode
+  t.equal(await status({ 'x-api-key': key }), 200)
+  t.equal(await status({ authorization: `Bearer ${key}` }), 200)
+  t.equal(await status({ authorization: `bearer  ${key}` }), 200)
+  t.equal(await status({ 'x-api-key': key, authorization: `Bearer ${other.key}` }), 200)
+  t.equal(await status({ 'x-api-key': other.key, authorization: `Bearer ${key}` }), 404)
+})
+
+t.test('a free key gets 403 on all four operations and in X-Session-Id', async t => {
+  const { service, connectionString } = await startService(t)
+  const { headers, id } = await createKey(service, 'free')
+  const denied = failure(403, 'TIER_ACCESS_DENIED', 'This operation needs a key of tier pro or enterprise; this key is of tier free.')
+  for (const operation of operations(unknownSessionId)) {
+    t.strictSame(answer(await service.inject({ ...operation, headers })), denied, operation.method)
+  }
+  t.strictSame(answer(await service.inject({ url: '/v1/errors', headers: { ...headers, 'x-session-id': unknownSessionId } })), denied)
+
+  const fallen = await createKey(service)
+  const sessionId = await createSession(service, fallen.key)
+  await createPool(t, connectionString).query('update sipher_sessions.api_keys set tier = \'free\' where id = $1', [fallen.id])
+  t.strictSame(answer(await service.inject({ url: `/v1/sessions/${sessionId}`, headers: fallen.headers })), denied, 'a key that fell to free cannot use its sessions, at once')
+  t.ok(id)
+})
+
+t.test('a key that is revoked stops working on every instance at once', async t => {
+  const one = await startService(t)
+  const two = await startService(t, { connectionString: one.connectionString })
+  const { key, id, headers } = await createKey(one.service)
+  const sessionId = await createSession(two.service, key)
+  t.equal((await two.service.inject({ url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+  await one.service.inject({ method: 'DELETE', url: `/v1/admin/keys/${id}`, headers: { 'x-api-key': 'admin-key-of-the-tests-0123456789abcdef' } })
+  t.strictSame(answer(await two.service.inject({ url: `/v1/sessions/${sessionId}`, headers })), invalidKey)
+})

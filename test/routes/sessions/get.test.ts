@@ -1,0 +1,77 @@
+import t from 'tap'
+import { answer, createKey, createPool, createSession, failure, startService } from '../../helpers.js'
+
+t.test('GET /v1/sessions/{id} answers what the session holds', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key, { chain: 'sui', backend: 'sip-native' })
+
+  const response = await service.inject({ url: `/v1/sessions/${sessionId}`, headers })
+
+  const { createdAt, expiresAt, lastAccessedAt } = response.json().data
+  t.strictSame(answer(response), {
+    status: 200,
+    body: { success: true, data: { sessionId, defaults: { chain: 'sui', backend: 'sip-native' }, createdAt, expiresAt, lastAccessedAt } }
+  })
+  t.equal(expiresAt - createdAt, 3_600_000)
+  t.equal(lastAccessedAt, createdAt)
+})
+
+t.test('lastAccessedAt moves when the owner uses the session, at most once a minute', async t => {
+  const { service, connectionString } = await startService(t)
+  const pool = createPool(t, connectionString)
+  const { key, headers } = await createKey(service)
+  const other = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const writes = async () => (await pool.query('select xmin::text from sipher_sessions.sessions')).rows[0].xmin
+  const get = async (headers: Record<string, string>) => (await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).json().data
+
+  const created = await writes()
+  await get(headers)
+  t.equal(await writes(), created, 'within a minute nothing is written')
+
+  await pool.query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'61 seconds\'')
+  const aged = await writes()
+  await get(other.headers)
+  t.equal(await writes(), aged, 'another key\'s probe moves nothing')
+
+  const answers = await Promise.all(Array.from({ length: 20 }, () => get(headers)))
+  const { rows: [{ at }] } = await pool.query('select floor(extract(epoch from last_accessed_at) * 1000)::float8 as at from sipher_sessions.sessions')
+  t.not(await writes(), aged)
+  for (const { lastAccessedAt } of answers) t.equal(lastAccessedAt, at, 'the answer has the time that was written')
+})
+
+t.test('an access to a session that is being changed is not noted, and waits for nothing', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const pool = createPool(t, connectionString)
+  await pool.query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'1 hour\'')
+  const changing = await pool.connect()
+  await changing.query('begin')
+  await changing.query('select 1 from sipher_sessions.sessions for update')
+  const { lastAccessedAt } = (await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).json().data
+  await changing.query('rollback')
+  changing.release()
+  t.ok(Date.now() - lastAccessedAt > 3_500_000)
+})
+
+t.test('a bad id is a 400', async t => {
+  const { service } = await startService(t)
+  const { headers } = await createKey(service)
+  for (const id of ['nope', `sess_${'0'.repeat(63)}`, `sess_${'A'.repeat(64)}`, `sess_${'0'.repeat(2000)}`, '%00']) {
+    const details = [{ field: 'id', reason: 'must match pattern "^sess_[0-9a-f]{64}$"' }]
+    for (const method of ['GET', 'PATCH', 'DELETE'] as const) {
+      const response = await service.inject({ method, url: `/v1/sessions/${id}`, headers, ...(method === 'PATCH' && { payload: { defaults: {} } }) })
+      t.strictSame(answer(response), failure(400, 'VALIDATION_ERROR', `The path is not valid: id ${details[0]!.reason}`, details), `${method} ${id.slice(0, 70)}`)
+    }
+  }
+})
+
+t.test('HEAD is a GET without its body', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const url = `/v1/sessions/${await createSession(service, key)}`
+  t.equal((await service.inject({ method: 'HEAD', url, headers })).statusCode, 200)
+  t.equal((await service.inject({ method: 'HEAD', url })).statusCode, 401)
+})

@@ -1,0 +1,59 @@
+import t from 'tap'
+import { answer, createKey, createPool, createSession, failure, startService } from '../../helpers.js'
+
+t.test('PATCH /v1/sessions/{id} sets what is given, leaves the rest, and keeps the expiry', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key, { chain: 'near', privacyLevel: 'standard' }, 60)
+  const url = `/v1/sessions/${sessionId}`
+  const { expiresAt } = (await service.inject({ url, headers })).json().data
+
+  const response = await service.inject({ method: 'PATCH', url, headers, payload: { defaults: { privacyLevel: 'maximum', rpcProvider: 'triton' } } })
+
+  const defaults = { chain: 'near', privacyLevel: 'maximum', rpcProvider: 'triton' }
+  const { lastAccessedAt } = response.json().data
+  t.strictSame(answer(response), { status: 200, body: { success: true, data: { sessionId, defaults, expiresAt, lastAccessedAt } } })
+  t.type(lastAccessedAt, 'number')
+  t.strictSame((await service.inject({ url, headers })).json().data.defaults, defaults)
+
+  const empty = await service.inject({ method: 'PATCH', url, headers, payload: { defaults: {} } })
+  t.strictSame(empty.json().data.defaults, defaults, 'an empty patch changes nothing')
+})
+
+t.test('a patch that is not valid is a 400 that names why, and changes nothing', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const url = `/v1/sessions/${await createSession(service, key)}`
+  const chains = 'solana, ethereum, polygon, arbitrum, optimism, base, near, aptos, sui, cosmos, osmosis, injective, celestia, sei, dydx, bitcoin, zcash'
+
+  const cases: [payload: object, details: { field: string, reason: string }[]][] = [
+    [{ defaults: { chain: 'solanna', privacyLevel: 'maximum' } }, [{ field: 'defaults.chain', reason: `must be one of ${chains}; did you mean "solana"?` }]],
+    [{ defaults: { chain: 'sui', privacyLvl: 'maximum' } }, [{ field: 'defaults.privacyLvl', reason: 'is not a known field; did you mean "privacyLevel"?' }]],
+    [{ defaults: { chain: 'sui' }, ttlSeconds: 600 }, [{ field: 'ttlSeconds', reason: 'is not a known field' }]],
+    [{}, [{ field: 'defaults', reason: 'is missing' }]]
+  ]
+  for (const [payload, details] of cases) {
+    const response = await service.inject({ method: 'PATCH', url, headers, payload })
+    t.strictSame(answer(response), failure(400, 'VALIDATION_ERROR', `The body is not valid: ${details[0]!.field} ${details[0]!.reason}`, details))
+  }
+  const malformed = await service.inject({ method: 'PATCH', url, headers: { ...headers, 'content-type': 'application/json' }, payload: '{' })
+  t.equal(malformed.json().error.code, 'INVALID_JSON')
+  t.strictSame((await service.inject({ url, headers })).json().data.defaults, { chain: 'near' })
+})
+
+t.test('64 concurrent patches of different keys through two instances lose none', async t => {
+  const { Type } = await import('@sinclair/typebox')
+  const names = Array.from({ length: 64 }, (_, i) => `parameter${i}`)
+  const defaults = Type.Object(Object.fromEntries(names.map(name => [name, Type.Optional(Type.Integer())])))
+  const one = await startService(t, { defaults })
+  const two = await startService(t, { defaults, connectionString: one.connectionString })
+  const { key, headers } = await createKey(one.service)
+  const url = `/v1/sessions/${await createSession(one.service, key, {})}`
+
+  const responses = await Promise.all(names.map((name, i) =>
+    (i % 2 ? one : two).service.inject({ method: 'PATCH', url, headers, payload: { defaults: { [name]: i } } })))
+
+  t.ok(responses.every(({ statusCode }) => statusCode === 200))
+  const { rows } = await createPool(t, one.connectionString).query('select defaults from sipher_sessions.sessions')
+  t.strictSame(rows, [{ defaults: Object.fromEntries(names.map((name, i) => [name, i])) }])
+})
