@@ -86,12 +86,15 @@ async function startOrAdopt (options: StartOptions): Promise<{ owner: pg.Client,
   }
 }
 
-/** The server that has the data open, by the file that it keeps there: pid, directory, start, port, socket directory. */
+/**
+ * The server that has the data open, or had it when it was killed, by the file that it keeps there: pid, directory,
+ * start, port, socket directory. One that is just starting has not written all of that.
+ */
 function readServer (data: string): Server | null {
   const file = join(data, 'postmaster.pid')
   if (!existsSync(file)) return null
   const [pid, , , , socketDir] = readFileSync(file, 'utf8').split('\n')
-  return socketDir && isAlive(Number(pid)) ? { pid: Number(pid), socketDir } : null
+  return socketDir ? { pid: Number(pid), socketDir } : null
 }
 
 /** The new server with its owner's connection; null when it ended instead of accepting one. */
@@ -152,9 +155,8 @@ async function takeOwnership (owner: pg.Client, data: string): Promise<void> {
 }
 
 async function stopServer (pid: number, data: string): Promise<void> {
-  if (!isAlive(pid)) return
   // PostgreSQL's fast shutdown: it ends connections and leaves the data clean, in the time that takes.
-  process.kill(pid, 'SIGINT')
+  signal(pid, 'SIGINT')
   while (isAlive(pid) && existsSync(join(data, 'postmaster.pid'))) await sleep(10)
   // The file is gone just before the process is. One that was taken over may stay as a zombie, where nothing reaps
   // orphans.
@@ -163,8 +165,13 @@ async function stopServer (pid: number, data: string): Promise<void> {
 }
 
 function isAlive (pid: number): boolean {
+  return signal(pid, 0)
+}
+
+/** Whether there is such a process; the signal 0 only asks. */
+function signal (pid: number, name: NodeJS.Signals | 0): boolean {
   try {
-    return process.kill(pid, 0)
+    return process.kill(pid, name)
   } catch (error) {
     // Another user's process cannot be signalled, but is there.
     return (error as NodeJS.ErrnoException).code !== 'ESRCH'

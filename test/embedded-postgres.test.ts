@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -45,6 +46,16 @@ t.test('stopping it is no error when it was killed', async t => {
   process.kill(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), 'SIGKILL')
   for (let up = true; up;) up = await query(postgres.connectionString, 'select 1').then(() => true, () => false)
   await postgres.stop()
+})
+
+t.test('the file of a server that was killed while it started is in nobody\'s way', async t => {
+  const dataDir = createDir(t)
+  const first = await startEmbeddedPostgres({ dataDir, durable: false })
+  await first.stop()
+  writeFileSync(join(dataDir, 'postgres', 'postmaster.pid'), `${spawnSync('true').pid}\n${join(dataDir, 'postgres')}\n`)
+  const second = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.strictSame(await query(second.connectionString, 'select 1 as one'), [{ one: 1 }])
+  await second.stop()
 })
 
 t.test('a path too long for a socket gets one elsewhere, and a path by another name is the same place', async t => {
