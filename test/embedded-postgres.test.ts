@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
@@ -73,16 +73,8 @@ t.test('the libraries are linked where npm ran no install scripts', async t => {
   const dir = createDir(t)
   const binaries = join(dir, 'renamed')
   const native = locateBinaries(`${process.platform}-${process.arch}`)
-  mkdirSync(join(binaries, 'lib'), { recursive: true })
-  mkdirSync(join(binaries, 'bin'))
-  symlinkSync(join(native, 'share'), join(binaries, 'share'))
-  symlinkSync(join(native, 'lib', 'postgresql'), join(binaries, 'lib', 'postgresql'))
-  for (const [folder, entries] of [['lib', readdirSync(join(native, 'lib'))], ['bin', readdirSync(join(native, 'bin'))]] as const) {
-    for (const name of entries) {
-      const path = join(native, folder, name)
-      if (statSync(path).isFile() && name !== 'libicuuc.so.60') writeFileSync(join(binaries, folder, name), readFileSync(path), { mode: 0o755 })
-    }
-  }
+  cpSync(native, binaries, { recursive: true, verbatimSymlinks: true })
+  rmSync(join(binaries, 'lib', 'libicuuc.so.60'))
   writeFileSync(join(binaries, 'pg-symlinks.json'), JSON.stringify([{ source: 'native/lib/libicuuc.so.60.2', target: 'native/lib/libicuuc.so.60' }]))
   writeFileSync(join(dir, 'package.json'), JSON.stringify({ name: 'x', version: '1' }))
   const postgres = await startEmbeddedPostgres({ dataDir: join(dir, 'data'), durable: false, binaries })
