@@ -13,7 +13,7 @@ import { routes } from './routes/index.js'
 import { presetDefaults } from './schemas/session.js'
 
 export interface AppOptions extends DatabaseOptions, AuthenticationOptions, RateLimitOptions, ExpiredSessionsOptions,
-  OpenApiOptions, Pick<SessionDefaultsOptions, 'onInvalid'> {
+  OpenApiOptions, Pick<SessionDefaultsOptions, 'mapping' | 'onInvalid'> {
   /**
    * What sessions hold: a TypeBox object. It is closed, whatever it says of additional properties.
    * @default the preset: chain, privacyLevel, rpcProvider, backend and defaultViewingKey

@@ -11,8 +11,10 @@ export default sipherSessions
 export { sipherSessions }
 export { type AppOptions as SipherSessionsOptions } from './app.js'
 export { ApiError, errorCodes, type ErrorCode, type ErrorDetail } from './errors.js'
+export { type SessionDefaultsMapping } from './fill-defaults.js'
 export { type Principal } from './plugins/authentication.js'
+export { type ApplySessionDefaults } from './plugins/session-defaults.js'
 export { tierLimits, type TierLimits } from './plugins/tiers.js'
 export { secret } from './schemas/secret.js'
-export { presetDefaults, type PresetDefaults, type SessionDefaultValues } from './schemas/session.js'
+export { presetDefaults, type PresetDefaults, type SessionDefaults, type SessionDefaultValues, type SessionTypes } from './schemas/session.js'
 export { tierNames, type Tier } from './schemas/tier.js'

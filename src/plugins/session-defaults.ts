@@ -1,16 +1,22 @@
 import { type TObject } from '@sinclair/typebox'
-import { type FastifyInstance, type FastifyReply, type FastifyRequest, type RouteOptions } from 'fastify'
+import { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
-import { fillDefaults } from '../fill-defaults.js'
-import { propertyNames } from '../schemas/properties.js'
-import { exampleSessionId, sessionIdPattern, type SessionDefaultValues } from '../schemas/session.js'
+import { fillDefaults, isPlainObject, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
+import { hasPath } from '../schemas/properties.js'
+import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { sendError } from './error-handler.js'
 import { sessionTiers } from './tiers.js'
 
 export interface SessionDefaultsOptions {
   /** What sessions hold. */
   defaults: TObject
+  /**
+   * Where defaults go in the host's bodies and query strings that do not go under their own name: `{ chain: 'network' }`,
+   * `{ privacyLevel: 'options.privacy' }`, `{ chain: ['chain', 'transfers[].chain'] }`.
+   * @default each goes under its own name
+   */
+  mapping?: SessionDefaultsMapping
   /**
    * What to do with a request that names no session of the caller's. `refuse` answers with the error; `ignore` lets
    * the request run without defaults, silently: only for hosts that must keep an older, lenient behaviour.
@@ -19,15 +25,24 @@ export interface SessionDefaultsOptions {
   onInvalid?: 'refuse' | 'ignore'
 }
 
-/** Which of the session's values a route takes, and where. Names stand in the order of the defaults' schema. */
+/**
+ * A route's own way of taking a session's values, instead of its schema's: it puts them where they belong and returns
+ * the names of those it has put.
+ */
+export type ApplySessionDefaults = (request: FastifyRequest, values: SessionDefaultValues) => Iterable<string> | Promise<Iterable<string>>
+
+/** Which of the session's values a route takes, and where. */
 interface RoutePlan {
-  body: readonly string[]
-  query: readonly string[]
+  body: readonly Placement[]
+  query: readonly Placement[]
   /** Whether the route describes neither: then it takes all values in its body. */
   undescribed: boolean
 }
 
 const header = 'x-session-id'
+
+/** Methods whose requests get a body where they came without one. */
+export const bodyMethods: readonly string[] = ['POST', 'PUT', 'PATCH']
 
 /** What `onInvalid: 'ignore'` is lenient about: the caller's errors, not the service's. */
 const ignorable: readonly ErrorCode[] = [
@@ -37,16 +52,18 @@ const ignorable: readonly ErrorCode[] = [
 declare module 'fastify' {
   interface FastifyRequest {
     /** What the session that the request names holds; null where it names none. */
-    sessionDefaults: SessionDefaultValues | null
+    sessionDefaults: SessionDefaults | null
     /** The session that the request names, once its caller is known to be allowed sessions. */
     namedSession: string | null
   }
   interface FastifyContextConfig {
     /**
      * Which of a session's values the route takes: all that its schema has (the default), only those named, or none,
-     * which also leaves the header unread.
+     * which also leaves the header unread; or a function that applies them.
      */
-    sessionDefaults?: boolean | readonly string[]
+    sessionDefaults?: boolean | readonly string[] | ApplySessionDefaults
+    /** Marks the routes of this API, which are not asked whether they take what sessions hold. */
+    sessionsApi?: true
   }
 }
 
@@ -54,16 +71,37 @@ declare module 'fastify' {
  * Fills the values of the session that a request names into what the request left out, before validation, and
  * refuses the request when there is no such session.
  */
-export default fp<SessionDefaultsOptions>(async (fastify, { defaults, onInvalid = 'refuse' }) => {
+export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, onInvalid = 'refuse' }) => {
   const names = Object.keys(defaults.properties)
+  const placements = placementsOf(names, mapping)
   const requireSessionTier = fastify.requireTier(...sessionTiers)
   const plans = new WeakMap<object, RoutePlan>()
+  const routes: { route: RouteOptions, instance: FastifyInstance, ownValidator: boolean }[] = []
 
   fastify.decorateRequest('sessionDefaults', null)
   fastify.decorateRequest('namedSession', null)
 
   fastify.addHook('onRoute', function (route) {
-    documentHeader(route, this, makePlan(route, this, names))
+    requireKnownNames(route, names)
+    // Later every instance has a validator, Fastify's own if no other.
+    routes.push({ route, instance: this, ownValidator: this.validatorCompiler !== undefined })
+  })
+
+  // When the app is ready all shared schemas have been added, and the routes' own have been compiled: what is added
+  // to them now is read by documents alone.
+  fastify.addHook('onReady', async () => {
+    const unread = new Set(names)
+    let count = 0
+    for (const { route, instance, ownValidator } of routes) {
+      const plan = makePlan(route, instance, placements)
+      // A validator of the host's own may not know JSON Schema; a route that has the properties has shown that it does.
+      if (!plan.undescribed || !ownValidator) documentHeader(route, plan)
+      if (route.config?.sessionsApi) continue
+      count++
+      if (typeof route.config?.sessionDefaults === 'function') unread.clear()
+      for (const { name } of takenBy(plan, route)) unread.delete(name)
+    }
+    if (count > 0 && unread.size > 0) warnOfUnread(fastify.log, unread)
   })
 
   fastify.addHook('onRequest', async (request, reply) => {
@@ -84,8 +122,11 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, onInvalid 
     if (namedSession === null) return
     return refuseOrIgnore(request, reply, async () => {
       const session = await fastify.sessionRepository.use(namedSession, request.principal!.id)
-      request.sessionDefaults = session.defaults
-      const applied = applyDefaults(request, planOf(request), session.defaults)
+      request.sessionDefaults = session.defaults as SessionDefaults
+      const apply = request.routeOptions.config.sessionDefaults
+      const applied = typeof apply === 'function'
+        ? new Set(await apply(request, session.defaults))
+        : applyDefaults(request, planOf(request), session.defaults)
       if (applied.size > 0) reply.header('x-session-applied', names.filter(name => applied.has(name)).join(', '))
     })
   })
@@ -109,41 +150,58 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, onInvalid 
     const { config } = request.routeOptions
     let plan = plans.get(config)
     if (!plan) {
-      plan = makePlan(request.routeOptions, request.server, names)
+      plan = makePlan(request.routeOptions, request.server, placements)
       plans.set(config, plan)
     }
     return plan
   }
 }, { name: 'session-defaults', fastify: '5.x', dependencies: ['authentication', 'session-repository', 'tiers'] })
 
-function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, names: readonly string[]): RoutePlan {
+/** A name that sessions do not hold is a typing error, and would leave a request without what its caller relies on. */
+function requireKnownNames ({ method, url, config }: RouteOptions, names: readonly string[]): void {
+  const selection = config?.sessionDefaults
+  const unknown = Array.isArray(selection) ? selection.find(name => !names.includes(name)) : undefined
+  if (unknown !== undefined) {
+    throw new Error(`The route ${String(method)} ${url} has ${JSON.stringify(unknown)} in config.sessionDefaults, which sessions do not hold; they hold ${names.join(', ')}`)
+  }
+}
+
+/** Tells of defaults that clients can put into a session to no effect. */
+export function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): void {
+  const list = [...names].join(', ')
+  log.warn({ defaults: list }, `No route takes these session defaults: ${list}. Give a route's schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).`)
+}
+
+function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[]): RoutePlan {
   const selection = route.config?.sessionDefaults ?? true
-  const selected = names.filter(name => Array.isArray(selection) ? selection.includes(name) : selection)
+  const selected = placements.filter(({ name }) => Array.isArray(selection) ? selection.includes(name) : selection === true)
   const schema = route.schema
   const querystring = schema?.querystring ?? (schema as { query?: unknown } | undefined)?.query
   const undescribed = schema?.body === undefined && querystring === undefined
-  const taken = (part: unknown) => {
-    const properties = propertyNames(part, id => instance.getSchema(id))
-    return selected.filter(name => properties.has(name))
-  }
+  const taken = (part: unknown) => selected.filter(({ path }) => hasPath(part, path, id => instance.getSchema(id)))
   return { body: undescribed ? selected : taken(schema?.body), query: taken(querystring), undescribed }
+}
+
+/** What a request of the route can be given at all: one that may not have a body takes none in it. */
+function takenBy ({ body, query, undescribed }: RoutePlan, { method }: RouteOptions): readonly Placement[] {
+  return undescribed && [method].flat().every(name => !bodyMethods.includes(name)) ? [] : [...query, ...body]
 }
 
 /** Fills in what is missing, in place, and returns the names of what was filled in. */
 function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: SessionDefaultValues): Set<string> {
-  const applied = new Set(fillDefaults(request.query as Record<string, unknown>, values, plan.query))
+  const filled = fillDefaults(request.query, values, plan.query)
   const { body } = request
   if (isBodyless(request)) {
     // A GET has no body to fill, and a DELETE gets one only where its schema asks for it.
-    if (plan.undescribed && !['POST', 'PUT', 'PATCH'].includes(request.method)) return applied
-    const created = {}
-    const filled = fillDefaults(created, values, plan.body)
-    if (filled.length > 0) request.body = created
-    filled.forEach(name => applied.add(name))
-  } else if (isPlainObject(body) && !request.headers['content-type']?.startsWith('multipart/')) {
-    fillDefaults(body, values, plan.body).forEach(name => applied.add(name))
+    if (!plan.undescribed || bodyMethods.includes(request.method)) {
+      const created = {}
+      filled.push(...fillDefaults(created, values, plan.body))
+      if (Object.keys(created).length > 0) request.body = created
+    }
+  } else if ((isPlainObject(body) || Array.isArray(body)) && !request.headers['content-type']?.startsWith('multipart/')) {
+    filled.push(...fillDefaults(body, values, plan.body))
   }
-  return applied
+  return new Set(filled.map(({ name }) => name))
 }
 
 /** Whether nothing was sent, as against a body that no parser of the route has turned into a value. */
@@ -151,18 +209,11 @@ function isBodyless ({ body, headers }: FastifyRequest): boolean {
   return body === undefined && headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0
 }
 
-function isPlainObject (value: unknown): value is Record<string, unknown> {
-  if (typeof value !== 'object' || value === null) return false
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return prototype === Object.prototype || prototype === null
-}
-
 /** Puts the header into the schema of a route that takes values, from which OpenAPI documents are made. */
-function documentHeader (route: RouteOptions, instance: FastifyInstance, plan: RoutePlan): void {
-  const names = [...new Set([...plan.query, ...plan.body])]
-  if (names.length === 0) return
-  // A validator of the host's own may not know JSON Schema; a route with a plan has shown that it does.
-  if (plan.undescribed && (instance.validatorCompiler || !['POST', 'PUT', 'PATCH'].includes(String(route.method)))) return
+function documentHeader (route: RouteOptions, plan: RoutePlan): void {
+  const taken = takenBy(plan, route)
+  if (taken.length === 0) return
+  const texts = new Set(taken.map(({ name, at }) => at === name ? name : `${name} as ${at}`))
   const headers = (route.schema?.headers ?? { type: 'object' }) as { properties?: Record<string, unknown>, $ref?: string }
   if (headers.$ref !== undefined) return
   route.schema = {
@@ -173,7 +224,7 @@ function documentHeader (route: RouteOptions, instance: FastifyInstance, plan: R
         ...headers.properties,
         'X-Session-Id': {
           type: 'string',
-          description: `Fills in what the request leaves out, from this session: ${names.join(', ')}.`,
+          description: `Fills in what the request leaves out, from this session: ${[...texts].join(', ')}.`,
           examples: [exampleSessionId]
         }
       }

@@ -1,6 +1,7 @@
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
 import { type ErrorCode } from '../errors.js'
+import { type SessionDefaultsMapping } from '../fill-defaults.js'
 import errorHandler from '../plugins/error-handler.js'
 import openapiPlugin, { type OpenApiOptions } from '../plugins/openapi.js'
 import { sessionTiers } from '../plugins/tiers.js'
@@ -25,6 +26,7 @@ import { getSession } from './sessions/get.js'
 import { updateSession } from './sessions/update.js'
 
 export interface RoutesOptions extends OpenApiOptions {
+  mapping?: SessionDefaultsMapping
   defaults: TObject
   /** Where the operations are; not `prefix`, which Fastify would also put before Swagger UI. */
   apiPrefix: string
@@ -33,13 +35,16 @@ export interface RoutesOptions extends OpenApiOptions {
 const bodyLimit = 64 * 1024
 
 /** The API, its document and Swagger UI, in a scope of their own: no host around it is touched by its settings. */
-export const routes: FastifyPluginAsync<RoutesOptions> = async (fastify, { defaults, apiPrefix, ...options }) => {
+export const routes: FastifyPluginAsync<RoutesOptions> = async (fastify, { defaults, mapping, apiPrefix, ...options }) => {
+  fastify.addHook('onRoute', route => {
+    route.config = { ...route.config, sessionsApi: true }
+  })
   await fastify.register(openapiPlugin, options)
-  await fastify.register(api, { defaults, prefix: apiPrefix })
+  await fastify.register(api, { defaults, mapping, prefix: apiPrefix })
 }
 
 /** Who may use what. */
-const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults'>> = async (fastify, { defaults }) => {
+const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = async (fastify, { defaults, mapping }) => {
   const schemas = createSessionSchemas(defaults)
   await fastify.register(errorHandler)
   await fastify.register(validation)
@@ -57,7 +62,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults'>> = async (fastify,
     describeRoutes(anyKey, [{ ApiKeyAuth: [] }, { BearerAuth: [] }], namedSessionFailures)
     anyKey.addHook('onRequest', fastify.requirePrincipal)
     await anyKey.register(getResolve, { defaults })
-    await anyKey.register(postResolve, { defaults })
+    await anyKey.register(postResolve, { defaults, mapping })
   })
 
   await fastify.register(async (proAndUp) => {

@@ -1,49 +1,64 @@
+import { eachItem, type PathStep } from '../fill-defaults.js'
+
 /** Finds a shared schema by its `$id`, as Fastify's `getSchema` does. */
 export type GetSchema = (id: string) => unknown
 
+/** A schema and the document that its local references (`#/…`) are resolved in. */
+interface Node {
+  schema: unknown
+  root: unknown
+}
+
 /**
- * The names of the properties that a JSON Schema speaks of: its own, those of schemas it refers to (shared ones and
- * its own definitions), and those of the parts of `allOf`, `anyOf` and `oneOf`. For a route's body that is declared
- * by media type, those of each.
+ * Whether a JSON Schema speaks of the property at a path: in its own properties and items, in those of schemas that
+ * it refers to (shared ones and its document's own), and in the parts of `allOf`, `anyOf` and `oneOf`. Of a route's
+ * body that is declared by media type, each schema counts.
+ *
+ * @param root the document that holds the schema, where that is not the schema itself
  */
-export function propertyNames (schema: unknown, getSchema: GetSchema): Set<string> {
-  const names = new Set<string>()
+export function hasPath (schema: unknown, path: readonly PathStep[], getSchema: GetSchema, root: unknown = schema): boolean {
+  let nodes: Node[] = [{ schema, root }]
+  for (const step of path) nodes = nodes.flatMap(node => follow(node, step, getSchema))
+  return nodes.length > 0
+}
+
+function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
+  const found: Node[] = []
   const visited = new Set<unknown>()
 
-  function visit (node: unknown, root: unknown): void {
-    if (!isObject(node) || visited.has(node)) return
-    visited.add(node)
-    if (typeof node.$ref === 'string') {
-      const target = resolveReference(node.$ref, root, getSchema)
-      visit(target?.node, target?.root)
-    }
-    if (isObject(node.properties)) {
-      for (const name of Object.keys(node.properties)) names.add(name)
+  function visit ({ schema, root }: Node): void {
+    if (!isObject(schema) || visited.has(schema)) return
+    visited.add(schema)
+    if (typeof schema.$ref === 'string') visit(resolveReference(schema.$ref, root, getSchema))
+    if (step === eachItem) {
+      if (isObject(schema.items)) found.push({ schema: schema.items, root })
+    } else if (isObject(schema.properties) && Object.hasOwn(schema.properties, step)) {
+      found.push({ schema: schema.properties[step], root })
     }
     for (const keyword of ['allOf', 'anyOf', 'oneOf']) {
-      const parts = node[keyword]
-      if (Array.isArray(parts)) parts.forEach(part => visit(part, root))
+      const parts = schema[keyword]
+      if (Array.isArray(parts)) parts.forEach(part => visit({ schema: part, root }))
     }
-    if (isObject(node.content)) {
-      for (const media of Object.values(node.content)) {
-        if (isObject(media)) visit(media.schema, media.schema)
+    if (isObject(schema.content)) {
+      for (const media of Object.values(schema.content)) {
+        if (isObject(media)) visit({ schema: media.schema, root: root === schema ? media.schema : root })
       }
     }
   }
 
-  visit(schema, schema)
-  return names
+  visit(node)
+  return found
 }
 
-function resolveReference (reference: string, root: unknown, getSchema: GetSchema): { node: unknown, root: unknown } | null {
+function resolveReference (reference: string, root: unknown, getSchema: GetSchema): Node {
   const [id, ...fragment] = reference.split('#')
   const document = id === '' ? root : getSchema(id!)
-  let node = document
+  let schema = document
   for (const step of fragment.join().split('/').slice(1)) {
-    if (!isObject(node)) return null
-    node = node[decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')]
+    if (!isObject(schema)) break
+    schema = schema[decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')]
   }
-  return { node, root: document }
+  return { schema, root: document }
 }
 
 function isObject (value: unknown): value is Record<string, unknown> {

@@ -48,6 +48,21 @@ export function timestamp (description: string, example = 1789551600000) {
 /** What a session holds, as code that does not know the host's schema sees it. */
 export type SessionDefaultValues = Record<string, unknown>
 
+/**
+ * Where a host whose sessions hold something else than the preset says so, for `request.sessionDefaults` to have its
+ * types:
+ *
+ * ```ts
+ * declare module 'sipher-sessions' {
+ *   interface SessionTypes { defaults: typeof myDefaults }
+ * }
+ * ```
+ */
+export interface SessionTypes {}
+
+/** What a session holds, by the host's TypeBox object or the preset: each property may be missing. */
+export type SessionDefaults = Partial<Static<SessionTypes extends { defaults: infer Defaults extends TObject } ? Defaults : typeof presetDefaults>>
+
 export const ttlSeconds = { minimum: 60, maximum: 86_400, default: 3600 } as const
 
 /**

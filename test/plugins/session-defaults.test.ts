@@ -201,3 +201,100 @@ t.test('requests of one turn of the event loop get values of their own', async t
     host.inject({ method: 'POST', url: '/tag', headers: { ...headers, 'x-session-id': sessionId, 'x-tag': tag } })))
   t.strictSame(responses.map(response => response.json()), [['a'], ['b'], ['c']])
 })
+
+t.test('a host maps defaults to other names, to nested properties and to the items of an array', async t => {
+  const mapping = { chain: ['network', 'transfers[].network'], privacyLevel: 'options.privacy', defaultViewingKey: '[].key' }
+  const item = Obj({ network: Optional(String()) }, { additionalProperties: false })
+  const { send } = await startHost(t, host => {
+    const echo = async (request: { body: unknown }) => request.body
+    host.post('/one', { schema: { body: Obj({ network: String(), options: Optional(Obj({ privacy: Optional(String()), fast: Optional(Type.Boolean()) })) }, { additionalProperties: false }) } }, echo)
+    host.post('/batch', { schema: { body: Obj({ transfers: Arr(item) }) } }, echo)
+    host.post('/list', { schema: { body: Arr(Obj({ key: Optional(String()) })) } }, echo)
+    host.get('/query', { schema: { querystring: Obj({ network: String() }) } }, async request => request.query as object)
+    host.post('/any', { schema: { body: Obj({ options: Type.Unknown({ properties: { privacy: {} } }) }) } }, echo)
+    host.post('/free', echo)
+    host.post('/narrowed', { config: { sessionDefaults: ['privacyLevel'] } }, echo)
+    host.post('/own-name', { schema: { body: Obj({ chain: Optional(String()) }) } }, echo)
+  }, { mapping })
+  const post = (url: string, payload?: object) => send({ method: 'POST', url, ...(payload && { payload }) })
+
+  t.strictSame(await post('/one', { options: { fast: true } }), { status: 200, applied: 'chain, privacyLevel', body: { network: 'near', options: { fast: true, privacy: 'shielded' } } })
+  t.strictSame(await post('/one', {}), { status: 200, applied: 'chain, privacyLevel', body: { network: 'near', options: { privacy: 'shielded' } } }, 'the object on the way is made')
+  t.strictSame(await post('/one', { network: 'sui', options: { privacy: 'maximum' } }), { status: 200, applied: undefined, body: { network: 'sui', options: { privacy: 'maximum' } } }, 'what was sent wins')
+  t.strictSame(await post('/batch', { transfers: [{}, { network: 'sui' }, {}] }), { status: 200, applied: 'chain', body: { transfers: [{ network: 'near' }, { network: 'sui' }, { network: 'near' }] } })
+  t.strictSame(await post('/batch', { transfers: [] }), { status: 200, applied: undefined, body: { transfers: [] } })
+  t.equal((await post('/batch', {})).status, 400, 'no items are invented')
+  t.strictSame(await post('/list', [{}, { key: '0x1' }]), { status: 200, applied: 'defaultViewingKey', body: [{ key: '0xabc' }, { key: '0x1' }] })
+  t.strictSame(await send({ url: '/query' }), { status: 200, applied: 'chain', body: { network: 'near' } })
+  for (const options of [null, false, 'text', [1]]) {
+    t.strictSame(await post('/any', { options }), { status: 200, applied: undefined, body: { options } }, `${JSON.stringify(options)} in place of an object is what the caller meant`)
+  }
+  t.strictSame(await post('/free', { transfers: [{ n: 1 }, 2] }), { status: 200, applied: 'chain, privacyLevel', body: { transfers: [{ n: 1, network: 'near' }, 2], network: 'near', options: { privacy: 'shielded' } } })
+  t.strictSame(await post('/narrowed'), { status: 200, applied: 'privacyLevel', body: { options: { privacy: 'shielded' } } })
+  t.strictSame(await post('/own-name', {}), { status: 200, applied: undefined, body: {} }, 'what is mapped goes nowhere else')
+  t.strictSame((await post('/v1/resolve', { transfers: [{}] })).body.data, {
+    body: { transfers: [{ network: 'near' }], network: 'near', options: { privacy: 'shielded' } },
+    origin: { transfers: 'request', network: 'session', 'transfers[].network': 'session', 'options.privacy': 'session' }
+  }, 'and resolve tells of it')
+})
+
+t.test('a value that goes to several places is another object in each', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults: Obj({ fee: Obj({ max: Number() }) }), mapping: { fee: ['fee', 'list[].fee'] } })
+  host.post('/fees', async request => {
+    const body = request.body as { fee: { max: number }, list: { fee: { max: number } }[] }
+    body.list[0]!.fee.max = 9
+    return body
+  })
+  await host.ready()
+  const { key, headers } = await createKey(host)
+  const sessionId = await createSession(host, key, { fee: { max: 1 } })
+  const response = await host.inject({ method: 'POST', url: '/fees', headers: { ...headers, 'x-session-id': sessionId }, payload: { list: [{}, {}] } })
+  t.strictSame(response.json(), { fee: { max: 1 }, list: [{ fee: { max: 9 } }, { fee: { max: 1 } }] })
+})
+
+t.test('a name or a path that cannot be meant is refused at the start', async t => {
+  const register = async (mapping: Record<string, string>) => {
+    const host = Fastify()
+    await host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false, mapping })
+  }
+  await t.rejects(register({ chian: 'network' }), { message: 'The option mapping names "chian", which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey' })
+  for (const path of ['', 'a..b', 'a[', 'a[0].b', 'list[]', '[]', '.a', '__proto__.x', 'a.[].b']) {
+    await t.rejects(register({ chain: path }), { message: `The option mapping has the path ${JSON.stringify(path)}; a path is like "network", "options.privacy" or "transfers[].chain"` }, path)
+  }
+  await startHost(t, host => {
+    t.throws(() => host.post('/typo', { config: { sessionDefaults: ['chian'] } }, async () => null),
+      { message: 'The route POST /typo has "chian" in config.sessionDefaults, which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey' })
+  })
+})
+
+t.test('at the start a warning names the defaults that no route takes', async t => {
+  const warningsOf = async (addRoutes: (host: FastifyInstance) => void) => {
+    const lines: string[] = []
+    const host = Fastify({ logger: { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } } })
+    t.teardown(() => host.close())
+    await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+    addRoutes(host)
+    await host.ready()
+    return lines.map(line => (JSON.parse(line) as { msg: string }).msg)
+  }
+  const handler = async () => null
+  t.strictSame(await warningsOf(host => {
+    host.post('/a', { schema: { body: Obj({ chain: Optional(String()) }) } }, handler)
+    host.get('/b', { schema: { querystring: Obj({ privacyLevel: Optional(String()) }) } }, handler)
+    host.get('/c', handler)
+    host.post('/d', { config: { sessionDefaults: false } }, handler)
+  }), ['No route takes these session defaults: rpcProvider, backend, defaultViewingKey. Give a route\'s schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).'])
+  t.strictSame(await warningsOf(host => { host.post('/all', handler) }), [], 'a route without a schema takes all')
+  t.strictSame(await warningsOf(host => { host.get('/own', { config: { sessionDefaults: () => [] } }, handler) }), [], 'a function may take all')
+  t.strictSame(await warningsOf(() => {}), [], 'an app without routes of its own takes none, and needs no telling')
+})
+
+t.test('a route can take the values in its own way', async t => {
+  const { send } = await startHost(t, host => {
+    host.get('/header', { config: { sessionDefaults: async (request, values) => { request.headers['x-chain'] = values.chain as string; return ['chain'] } } },
+      async request => ({ chain: request.headers['x-chain'] }))
+  })
+  t.strictSame(await send({ url: '/header' }), { status: 200, applied: 'chain', body: { chain: 'near' } })
+})

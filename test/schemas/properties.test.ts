@@ -1,12 +1,28 @@
 import t from 'tap'
-import { propertyNames } from '../../src/schemas/properties.js'
+import { eachItem } from '../../src/fill-defaults.js'
+import { hasPath } from '../../src/schemas/properties.js'
 
 t.test('a reference that leads nowhere or in a circle has no properties of its own', async t => {
   const schemas: Record<string, unknown> = { a: { $ref: 'b#', properties: { x: {} } }, b: { $ref: 'a#', properties: { y: {} } } }
-  const names = (schema: unknown) => [...propertyNames(schema, id => schemas[id])]
-  t.strictSame(names({ $ref: 'a#' }), ['y', 'x'])
-  t.strictSame(names({ $ref: 'missing#' }), [])
-  t.strictSame(names({ $ref: 'missing#/definitions/x' }), [])
-  t.strictSame(names({ $ref: '#/definitions/a~1b/c%20d', definitions: { 'a/b': { 'c d': { properties: { z: {} } } } } }), ['z'])
-  t.strictSame(names(undefined), [])
+  const has = (schema: unknown, name: string) => hasPath(schema, [name], id => schemas[id])
+  t.ok(has({ $ref: 'a#' }, 'x'))
+  t.ok(has({ $ref: 'a#' }, 'y'))
+  t.notOk(has({ $ref: 'a#' }, 'z'))
+  t.notOk(has({ $ref: 'missing#' }, 'x'))
+  t.notOk(has({ $ref: 'missing#/definitions/x' }, 'x'))
+  t.ok(has({ $ref: '#/definitions/a~1b/c%20d', definitions: { 'a/b': { 'c d': { properties: { z: {} } } } } }, 'z'))
+  t.notOk(has(undefined, 'x'))
+  t.notOk(has({ properties: {} }, 'toString'), 'what every object has is no property')
+})
+
+t.test('a path leads through properties and items, wherever they are described', async t => {
+  const schemas: Record<string, unknown> = { item: { anyOf: [{ properties: { chain: true } }, { type: 'null' }] } }
+  const has = (schema: unknown, ...path: (string | typeof eachItem)[]) => hasPath(schema, path, id => schemas[id])
+  const schema = { allOf: [{ properties: { list: { items: { $ref: 'item#' } }, options: { $ref: '#/definitions/options' } } }], definitions: { options: { properties: { level: {} } } } }
+  t.ok(has(schema, 'list', eachItem, 'chain'))
+  t.ok(has(schema, 'options', 'level'))
+  t.notOk(has(schema, 'options', 'chain'))
+  t.notOk(has(schema, 'list', 'chain'))
+  t.notOk(has(schema, 'options', eachItem, 'level'))
+  t.ok(has({ items: { properties: { chain: {} } } }, eachItem, 'chain'))
 })

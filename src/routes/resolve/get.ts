@@ -1,11 +1,10 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { successOf } from '../../schemas/envelope.js'
-import { fillDefaults } from '../../fill-defaults.js'
+import { type SessionDefaultValues } from '../../schemas/session.js'
 import { plainNames, SessionHeader, type ResolveRouteOptions } from './shared.js'
 
 export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async (fastify, { defaults }) => {
-  const names = plainNames(defaults)
-  const headerNames = new Map(names.map(name => [name, headerName(name)]))
+  const headerNames = new Map(plainNames(defaults).map(name => [name, headerName(name)]))
 
   fastify.get('/resolve', {
     schema: {
@@ -21,9 +20,12 @@ export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async 
       }
     }
   }, async (request, reply) => {
-    const values = {}
-    for (const name of fillDefaults(values, request.sessionDefaults ?? {}, names)) {
-      reply.header(headerNames.get(name)!, headerValue(request.sessionDefaults![name]))
+    const values: SessionDefaultValues = {}
+    const held: SessionDefaultValues = request.sessionDefaults ?? {}
+    for (const [name, header] of headerNames) {
+      if (!Object.hasOwn(held, name)) continue
+      values[name] = held[name]
+      reply.header(header, headerValue(held[name]))
     }
     return { success: true as const, data: { defaults: values } }
   })

@@ -1,14 +1,19 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { validationError } from '../../errors.js'
-import { fillDefaults } from '../../fill-defaults.js'
+import { fillDefaults, placementsOf, type SessionDefaultsMapping } from '../../fill-defaults.js'
 import { failures, successOf } from '../../schemas/envelope.js'
 import { stringEnum } from '../../schemas/string-enum.js'
 import { plainNames, SessionHeader, type ResolveRouteOptions } from './shared.js'
 
 const bodyLimit = 1024 * 1024
 
-export const postResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async (fastify, { defaults }) => {
+export interface PostResolveOptions extends ResolveRouteOptions {
+  mapping: SessionDefaultsMapping | undefined
+}
+
+export const postResolve: FastifyPluginAsyncTypebox<PostResolveOptions> = async (fastify, { defaults, mapping }) => {
   const known = Object.keys(defaults.properties)
+  const placements = placementsOf(known, mapping)
   const plain = plainNames(defaults)
 
   fastify.post('/resolve', {
@@ -35,7 +40,7 @@ export const postResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async
           body: Type.Object({}, { additionalProperties: true, examples: [{ amount: 5, privacyLevel: 'maximum', chain: 'near' }] }),
           origin: Type.Unsafe<Record<string, 'request' | 'session'>>(Type.Object({}, {
             additionalProperties: stringEnum(['request', 'session']),
-            description: 'Where each field of the body came from.',
+            description: 'Where each field of the body came from; a nested one that the session filled in by its path.',
             examples: [{ amount: 'request', privacyLevel: 'request', chain: 'session' }]
           }))
         }), { description: 'The body as the receiver would get it.' }),
@@ -46,9 +51,9 @@ export const postResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async
     const names = request.query.properties === undefined ? plain : chooseNames(request.query.properties)
     const body = request.body as Record<string, unknown>
     const origin = new Map(Object.keys(body).map(name => [name, 'request' as 'request' | 'session']))
-    const filled = fillDefaults(body, request.sessionDefaults ?? {}, names)
-    for (const name of filled) origin.set(name, 'session')
-    if (filled.length > 0) reply.header('x-session-applied', filled.join(', '))
+    const filled = fillDefaults(body, request.sessionDefaults ?? {}, placements.filter(({ name }) => names.includes(name)))
+    for (const { at } of filled) origin.set(at, 'session')
+    if (filled.length > 0) reply.header('x-session-applied', [...new Set(filled.map(({ name }) => name))].join(', '))
     return { success: true as const, data: { body, origin: Object.fromEntries(origin) } }
   })
 
