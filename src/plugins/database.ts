@@ -20,8 +20,8 @@ export interface DatabaseOptions {
    */
   maxConnections?: number
   /**
-   * How long a statement may take, the wait for a connection included, in milliseconds. Past that the request gets
-   * 503.
+   * How long a statement may take, in milliseconds: half of it for the wait for a connection, half for Postgres. Past
+   * either the request gets 503.
    * @default 800
    */
   timeoutMs?: number
@@ -31,6 +31,12 @@ export interface DatabaseOptions {
    */
   migrate?: boolean
 }
+
+/**
+ * How much longer than Postgres's own limit an answer is waited for, in milliseconds. Postgres gives up first, so that
+ * a write that was answered 503 is not carried out afterwards; only one that cannot be reached any more is given up here.
+ */
+const answerGraceMs = 100
 
 const unavailableStates = /^(08|53|57|58|28|3D|3F|25006|40|42P01)/
 
@@ -48,16 +54,15 @@ function unavailable (cause: unknown): ApiError {
 }
 
 function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
-  const timeoutMs = options.timeoutMs ?? 800
+  const halfMs = Math.ceil((options.timeoutMs ?? 800) / 2)
   const pool = options.pool ?? new pg.Pool({
     connectionString: options.connectionString,
     application_name: 'sipher-sessions',
     max: options.maxConnections ?? 10,
-    connectionTimeoutMillis: timeoutMs,
+    connectionTimeoutMillis: halfMs,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
-    // The server gives up a statement when the client does, so that a write that was answered 503 does not linger.
-    statement_timeout: timeoutMs,
+    statement_timeout: halfMs,
     idle_in_transaction_session_timeout: 10_000
   })
 
@@ -65,14 +70,14 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
   const onIdleError = (error: Error) => log.warn({ err: error }, 'an idle database connection broke; the pool makes a new one')
   pool.on('error', onIdleError)
 
-  /** A connection before the deadline, or the error; a connection that comes too late goes straight back. */
-  function connect (deadline: number): Promise<pg.PoolClient> {
+  /** A connection in time, or the error; a connection that comes too late goes straight back. */
+  function connect (): Promise<pg.PoolClient> {
     return new Promise((resolve, reject) => {
       let late = false
       const timer = setTimeout(() => {
         late = true
-        reject(new Error(`no database connection became free within ${timeoutMs} ms`))
-      }, deadline - performance.now())
+        reject(new Error(`no database connection became free within ${halfMs} ms`))
+      }, halfMs)
       pool.connect().then(client => {
         clearTimeout(timer)
         if (late) client.release()
@@ -90,10 +95,9 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
      * time allowed, and the driver's error when the statement itself is at fault.
      */
     async query<Row extends object> (text: string, values?: unknown[]): Promise<{ rows: Row[], rowCount: number | null }> {
-      const deadline = performance.now() + timeoutMs
       let client: pg.PoolClient
       try {
-        client = await connect(deadline)
+        client = await connect()
       } catch (error) {
         throw unavailable(error)
       }
@@ -104,7 +108,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
         client.release(broken)
       }
       try {
-        const query = { text, values, query_timeout: Math.max(1, Math.ceil(deadline - performance.now())) }
+        const query = { text, values, query_timeout: halfMs + answerGraceMs }
         const result = await client.query<Row>(query)
         giveBack(false)
         return result

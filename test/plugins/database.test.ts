@@ -54,7 +54,7 @@ t.test('a Postgres that accepts connections and says nothing costs a request les
   t.ok(performance.now() - began < 1000)
 })
 
-t.test('a statement that has to wait too long is given up, and its connection with it', async t => {
+t.test('a statement that has to wait too long is given up, by Postgres as well', async t => {
   const { service, connectionString } = await startService(t)
   const { key, headers } = await createKey(service)
   const sessionId = await createSession(service, key)
