@@ -29,9 +29,21 @@ export const loggerOptions = {
   }
 }
 
-/** Without the query string, which may hold what is secret. */
-function describeRequest ({ method, url }: FastifyRequest) {
-  return { method, path: scrub(url.split('?', 1)[0]!) }
+/**
+ * A route by its pattern, because its parameters may hold what a client put in the wrong place; what matched none or
+ * a wildcard without its query string.
+ */
+function describeRequest ({ method, url, routeOptions }: FastifyRequest) {
+  const pattern = routeOptions.url
+  return { method, path: pattern === undefined || pattern.includes('*') ? scrub(decode(url.split('?', 1)[0]!)) : pattern }
+}
+
+function decode (path: string): string {
+  try {
+    return decodeURIComponent(path)
+  } catch {
+    return path
+  }
 }
 
 /** One line for each request, once it is answered. */

@@ -19,6 +19,8 @@ t.test('keys, viewing keys and session ids appear in no log line at any level, w
     { url, headers: { authorization: `Basic ${basic}` } },
     { url: `${url}?key=${key}&defaultViewingKey=${viewingKey}`, headers },
     { url: `/v1/${key}/${viewingKey}`, headers },
+    { url: `/v1/${encodeURIComponent(key).replace('s', '%73')}/${viewingKey.replace('x', '%78')}`, headers },
+    { url: `/v1/sessions/${viewingKey}`, headers },
     { url: '/v1/errors', headers: { ...headers, 'x-session-id': sessionId } },
     { method: 'PATCH', url, headers, payload },
     { method: 'PATCH', url, headers, payload: { defaults: { defaultViewingKey: [viewingKey] } } },
@@ -49,11 +51,12 @@ t.test('keys, viewing keys and session ids appear in no log line at any level, w
 t.test('a request whose connection breaks is logged with the error, and without its query', async t => {
   const { RequestLog } = await import('../src/logging.js')
   const logged: [object, string][] = []
-  const request = { method: 'GET', url: '/v1/x?secret=1', principal: null }
+  const request = { method: 'GET', url: '/v1/x?secret=1', principal: null, routeOptions: { url: undefined } }
   const reply = { statusCode: 200, elapsedTime: 1.23, log: { error: (fields: object, message: string) => logged.push([fields, message]) } }
   const error = new Error('aborted')
   new RequestLog().requestCompleted(error, request as never, reply as never)
-  t.strictSame(logged, [[{ method: 'GET', path: '/v1/x', statusCode: 200, ms: 1.2, err: error }, 'request']])
+  new RequestLog().requestCompleted(error, { ...request, url: '/%zz' } as never, reply as never)
+  t.strictSame(logged, ['/v1/x', '/%zz'].map(path => [{ method: 'GET', path, statusCode: 200, ms: 1.2, err: error }, 'request']))
 })
 
 t.test('scrub leaves enough to compare by', async t => {
