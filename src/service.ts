@@ -1,8 +1,11 @@
 import { randomBytes } from 'node:crypto'
+import { maxHeaderSize } from 'node:http'
+import { type Socket } from 'node:net'
 import cors from '@fastify/cors'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { type AppOptions } from './app.js'
 import sipherSessions from './index.js'
+import { validationError } from './errors.js'
 import { loggerOptions, RequestLog } from './logging.js'
 import { sendError, sendNotFound } from './plugins/error-handler.js'
 
@@ -37,6 +40,9 @@ export function createService ({ logLevel = 'info', logStream, trustProxy, corsO
     // While draining, what still arrives on open connections is served.
     return503OnClosing: false,
     // A request without a route has no hooks either.
+    clientErrorHandler (error, socket) {
+      answerUnreadable(error, socket)
+    },
     frameworkErrors (error, request, reply) {
       sendError(request, reply.header('x-request-id', request.id), error)
       requestLog.requestCompleted(null, request, reply)
@@ -62,6 +68,19 @@ export function createService ({ logLevel = 'info', logStream, trustProxy, corsO
   }
   service.register(sipherSessions, options)
   return service
+}
+
+/** Answers what is no HTTP request, in the envelope, as far as its connection still takes an answer. */
+function answerUnreadable (error: Error & { code?: string }, socket: Socket): void {
+  if (!socket.writable || error.code === 'ECONNRESET') {
+    socket.destroy()
+    return
+  }
+  const tooLarge = error.code === 'HPE_HEADER_OVERFLOW'
+  const reason = tooLarge ? `has more than ${maxHeaderSize} bytes of headers` : 'is not valid HTTP/1.1'
+  const body = JSON.stringify(validationError('request', [{ field: 'request', reason }]))
+  socket.end(`HTTP/1.1 ${tooLarge ? '431 Request Header Fields Too Large' : '400 Bad Request'}\r\nConnection: close\r\n` +
+    `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
 }
 
 /** From when the service begins to close, tells clients to take their next request elsewhere. */
