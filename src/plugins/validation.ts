@@ -6,13 +6,15 @@ import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorDetail } from '../errors.js'
 
 const maxDetails = 20
+const maxDepth = 100
 
 /** What Fastify calls the parts of a request, and what people call them. */
 const places: Record<string, string> = { querystring: 'query string', params: 'path' }
 
 /**
- * Strict validation for the scope it is registered in: bodies are taken as they are, with no value converted and no
- * unknown field dropped, because a client's typo must not become a silent no-op. Parameters and query strings, which
+ * Strict validation for the scope it is registered in: bodies are taken as they are, with no value converted or added
+ * and no unknown field dropped, because a client's typo must not become a silent no-op, nor a schema's default
+ * something that a session was told to hold. Parameters and query strings, which
  * have no types, are converted.
  */
 export default fp(async (fastify) => {
@@ -38,6 +40,7 @@ export default fp(async (fastify) => {
   fastify.removeAllContentTypeParsers()
   fastify.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body: string, done) => {
     if (body === '') return done(null, undefined)
+    if (nestsTooDeep(body)) return done(new ApiError('INVALID_JSON', { message: `The body is not taken: it is nested more than ${maxDepth} levels deep.` }))
     void parseJson(request, body, (error, value) => {
       if (error) done(invalidJson(body))
       else done(null, value)
@@ -53,11 +56,28 @@ function once<Route, Result> (build: () => (route: Route) => Result): (route: Ro
 
 function buildValidatorCompiler (schemas: Record<string, unknown>): FastifySchemaCompiler<unknown> {
   const build = AjvCompiler()
-  const strict = { removeAdditional: false, useDefaults: true, allErrors: true, verbose: true } as const
+  const strict = { removeAdditional: false, allErrors: true, verbose: true } as const
   // The compilers take a route's schema with its place, whatever their type says.
-  const body = build(schemas as never, { customOptions: { ...strict, coerceTypes: false } }) as FastifySchemaCompiler<unknown>
-  const other = build(schemas as never, { customOptions: { ...strict, coerceTypes: 'array' } }) as FastifySchemaCompiler<unknown>
+  const body = build(schemas as never, { customOptions: { ...strict, useDefaults: false, coerceTypes: false } }) as FastifySchemaCompiler<unknown>
+  const other = build(schemas as never, { customOptions: { ...strict, useDefaults: true, coerceTypes: 'array' } }) as FastifySchemaCompiler<unknown>
   return route => route.httpPart === 'body' ? body(route) : other(route)
+}
+
+/** Whether brackets nest deeper than any value of ours, which reading and writing by recursion may not survive. */
+function nestsTooDeep (body: string): boolean {
+  let depth = 0
+  let inString = false
+  for (let i = 0; i < body.length; i++) {
+    const code = body.charCodeAt(i)
+    if (inString) {
+      if (code === 0x5c) i++ // a backslash and what it escapes
+      else if (code === 0x22) inString = false
+    } else if (code === 0x22) inString = true
+    else if (code === 0x5b || code === 0x7b) {
+      if (++depth > maxDepth) return true
+    } else if (code === 0x5d || code === 0x7d) depth--
+  }
+  return false
 }
 
 function invalidJson (body: string): ApiError {

@@ -91,6 +91,9 @@ t.test('what is not a JSON body has a code of its own, and nothing is stored', a
     failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'This operation takes JSON. Send it with Content-Type: application/json.'))
   t.strictSame(answer(await post(JSON.stringify({ defaults: {}, padding: 'x'.repeat(70_000) }), json)),
     failure(413, 'PAYLOAD_TOO_LARGE', 'The body is larger than this operation takes.'))
+  const nested = (depth: number) => `{"defaults":${'['.repeat(depth)}"]\\"["${']'.repeat(depth)}}`
+  t.strictSame(answer(await post(nested(100), json)), failure(400, 'INVALID_JSON', 'The body is not taken: it is nested more than 100 levels deep.'))
+  t.equal((await post(nested(99), json)).json().error.code, 'VALIDATION_ERROR')
   const wrongLength = await service.inject({ method: 'POST', url: '/v1/sessions', headers: { ...json, 'content-length': '3' }, payload: '{"defaults":{}}' })
   t.strictSame(answer(wrongLength), failure(400, 'VALIDATION_ERROR', 'The request is not valid: request Request body size did not match Content-Length',
     [{ field: 'request', reason: 'Request body size did not match Content-Length' }]))
