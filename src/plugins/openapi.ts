@@ -43,6 +43,7 @@ export default fp<OpenApiOptions>(async (fastify, { publicUrl, docs = false }) =
         }
       }
     },
+    transform: ({ schema, url, route }) => ({ schema: { ...schema, ...(route.config?.security && { security: route.config.security }) }, url }),
     convertConstToEnum: false,
     refResolver: {
       buildLocalReference: ({ $id }) => String($id)

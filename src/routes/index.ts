@@ -92,11 +92,19 @@ const namedSessionFailures = [
   'SERVICE_UNAVAILABLE'
 ] as const satisfies ErrorCode[]
 
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** What the API's own document says of the keys that a route takes; a host's document does not know the schemes. */
+    security?: Record<string, []>[]
+  }
+}
+
 /** Says in the OpenAPI document what the hooks of the scope demand and answer, and keeps bodies small. */
 function describeRoutes (scope: FastifyInstance, security: Record<string, []>[], codes: readonly ErrorCode[] = []): void {
   scope.addHook('onRoute', route => {
     const response = { ...(codes.length > 0 && failures(...codes)), ...route.schema?.response as object }
-    route.schema = { ...route.schema, security, response }
+    route.schema = { ...route.schema, response }
+    route.config = { ...route.config, security }
     route.bodyLimit ??= bodyLimit
   })
 }
