@@ -51,7 +51,8 @@ t.test('a host\'s error handler, 404 handler, validator and parsers stay as they
 t.test('a host brings its own schema of what sessions hold', async t => {
   const defaults = Type.Object({
     region: Type.String({ minLength: 2 }),
-    options: Type.Optional(Type.Object({ verbose: Type.Boolean() }, { additionalProperties: false }))
+    options: Type.Optional(Type.Object({ verbose: Type.Boolean() }, { additionalProperties: false })),
+    list: Type.Optional(Type.Array(Type.Union([Type.Object({ name: Type.String() }), Type.Null()])))
   }, { additionalProperties: true })
   const host = Fastify()
   t.teardown(() => host.close())
@@ -65,6 +66,8 @@ t.test('a host brings its own schema of what sessions hold', async t => {
   t.strictSame((await host.inject({ url: '/where', headers: { ...headers, 'x-session-id': sessionId } })).json(), { region: 'eu' })
   t.strictSame((await create({ options: { verbose: true } })).json().error.details, [{ field: 'defaults.region', reason: 'is missing' }])
   t.strictSame((await create({ region: 'eu', chain: 'near' })).json().error.details, [{ field: 'defaults.chain', reason: 'is not a known field' }], 'it is closed')
+  t.equal((await create({ region: 'eu', list: [{ name: 'a' }, null] })).statusCode, 201)
+  t.equal((await create({ region: 'eu', list: [{ name: 'a', nmae: 'b' }] })).statusCode, 400, 'and so are the objects in it')
   t.strictSame((await create({ region: 'a\u0000' })).json().error.details, [{ field: 'defaults', reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }])
   const patch = await host.inject({ method: 'PATCH', url: `/api/sessions/${sessionId}`, headers, payload: { defaults: { options: { verbose: false } } } })
   t.strictSame(patch.json().data.defaults, { region: 'eu', options: { verbose: false } }, 'a patch may leave out what is required')
@@ -81,6 +84,7 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
     identify (request) {
       const { 'x-user': user, 'x-tier': tier = 'pro' } = request.headers
       if (user === 'broken') throw failure
+      if (user === 'nobody') return { id: '', tier: 'pro' }
       return user === undefined ? null : { id: String(user), tier: tier as 'pro' | 'free' }
     }
   })
@@ -94,6 +98,8 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
   t.equal((await echo({ 'x-user': 'ann', 'x-tier': 'free' })).json().error.code, 'TIER_ACCESS_DENIED')
   t.equal((await echo({})).json().error.code, 'UNAUTHORIZED')
   t.strictSame(answer(await echo({ 'x-user': 'broken' })), { status: 500, body: { host: 'identity is down' } }, 'what the host throws is the host\'s to answer')
+  t.strictSame((await echo({ 'x-user': 'nobody' })).json(), { host: 'identify answered a principal whose id is not a string of at least one character, without NUL' })
+  t.strictSame((await echo({ 'x-user': 'ann', 'x-tier': 'gold' })).json(), { host: 'identify answered a principal whose tier is gold; the tiers are free, pro, enterprise' })
 })
 
 t.test('a host protects its own routes with API keys and tiers', async t => {

@@ -3,7 +3,7 @@ import { type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { isWellFormedApiKey } from '../api-key.js'
 import { ApiError } from '../errors.js'
-import { type Tier } from '../schemas/tier.js'
+import { tierNames, type Tier } from '../schemas/tier.js'
 
 /** Who makes a request. Sessions belong to the id, so it must be stable and never be given to another caller. */
 export interface Principal {
@@ -58,7 +58,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   async function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
     if (request.principal) return
     await countingFailures(request, async () => {
-      request.principal = await identify(request)
+      request.principal = requireValid(await identify(request))
       if (!request.principal) throw new ApiError('UNAUTHORIZED', { headers: challenge })
     })
     await fastify.requestLimits.principal(request, reply)
@@ -89,6 +89,15 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   fastify.decorate('requirePrincipal', requirePrincipal)
   fastify.decorate('requireAdmin', requireAdmin)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit'] })
+
+/** A host's mistake in `identify` would give its callers sessions that nobody finds again. */
+function requireValid (principal: Principal | null): Principal | null {
+  if (principal === null) return null
+  const { id, tier } = principal
+  if (typeof id !== 'string' || id === '' || id.includes('\0')) throw new TypeError('identify answered a principal whose id is not a string of at least one character, without NUL')
+  if (!tierNames.includes(tier)) throw new TypeError(`identify answered a principal whose tier is ${String(tier)}; the tiers are ${tierNames.join(', ')}`)
+  return principal
+}
 
 /** The key that a request carries, or null. `X-API-Key` goes before `Authorization`, which may be meant for others. */
 function credential (request: FastifyRequest): string | null {

@@ -1,4 +1,4 @@
-import { Type, type Static, type TObject } from '@sinclair/typebox'
+import { Type, TypeGuard, type Static, type TObject, type TProperties, type TSchema } from '@sinclair/typebox'
 import { successOf } from './envelope.js'
 import { secret } from './secret.js'
 import { stringEnum } from './string-enum.js'
@@ -42,7 +42,8 @@ export const SessionParams = Type.Object({ id: SessionId })
 
 /** Milliseconds since the epoch, by the database's clock. */
 export function timestamp (description: string, example = 1789551600000) {
-  return Type.Integer({ minimum: 0, description: `${description} In milliseconds since the epoch.`, examples: [example] })
+  // Up to the last moment of the year 9999: what is later PostgreSQL may not take.
+  return Type.Integer({ minimum: 0, maximum: 253_402_300_799_999, description: `${description} In milliseconds since the epoch.`, examples: [example] })
 }
 
 /** What a session holds, as code that does not know the host's schema sees it. */
@@ -70,10 +71,12 @@ export const ttlSeconds = { minimum: 60, maximum: 86_400, default: 3600 } as con
  *
  * The names are those that clients generated from the contract know.
  *
- * @param defaults what a session can hold; it is closed here, whatever it says of additional properties itself
+ * @param defaults what a session can hold; it is closed here, and so are the objects in it that do not say themselves
+ * whether they take additional properties
  */
 export function createSessionSchemas (defaults: TObject) {
-  const closed = Type.Object(defaults.properties, {
+  const properties = close(defaults).properties as TProperties
+  const closed = Type.Object(properties, {
     $id: 'SessionDefaults',
     additionalProperties: false,
     description: 'Parameters that are filled into every request that names the session and leaves them out.'
@@ -115,9 +118,9 @@ export function createSessionSchemas (defaults: TObject) {
     ),
     UpdateSessionRequest: Type.Object({
       // A host's schema may require properties; a patch may still leave them out.
-      defaults: Type.Unsafe<SessionDefaultValues>(Type.Partial(Type.Object(defaults.properties), {
+      defaults: Type.Unsafe<SessionDefaultValues>(Type.Partial(Type.Object(properties), {
         additionalProperties: false,
-        description: 'The defaults to set; those that are left out stay as they are.'
+        description: 'The defaults to set; those that are left out stay as they are. An object replaces the one before as a whole.'
       }))
     }, {
       $id: 'UpdateSessionRequest',
@@ -137,6 +140,18 @@ export function createSessionSchemas (defaults: TObject) {
 
 export type SessionSchemas = ReturnType<typeof createSessionSchemas>
 export type PresetDefaults = Static<typeof presetDefaults>
+
+/** Closes objects in objects, arrays and unions; parts of an intersection describe one object, and stay as they are. */
+function close<Schema extends TSchema> (schema: Schema): Schema {
+  const closed: TSchema & { anyOf?: TSchema[] } = { ...schema }
+  if (closed.properties) {
+    closed.properties = Object.fromEntries(Object.entries(closed.properties as TProperties).map(([name, property]) => [name, close(property)]))
+    closed.additionalProperties ??= false
+  }
+  if (TypeGuard.IsSchema(closed.items)) closed.items = close(closed.items)
+  if (closed.anyOf) closed.anyOf = closed.anyOf.map(close)
+  return closed as Schema
+}
 
 /** The first example that each property gives of itself, as one object. */
 function exampleOf (defaults: TObject): SessionDefaultValues {

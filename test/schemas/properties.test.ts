@@ -11,6 +11,7 @@ t.test('a reference that leads nowhere or in a circle has no properties of its o
   t.notOk(has({ $ref: 'missing#' }, 'x'))
   t.notOk(has({ $ref: 'missing#/definitions/x' }, 'x'))
   t.ok(has({ $ref: '#/definitions/a~1b/c%20d', definitions: { 'a/b': { 'c d': { properties: { z: {} } } } } }, 'z'))
+  t.ok(has({ $ref: '#/definitions/m', definitions: { m: { content: { 'application/json': { schema: { $ref: '#/definitions/n' } } } }, n: { properties: { x: {} } } } }, 'x'), 'behind a media type as well')
   t.notOk(has(undefined, 'x'))
   t.notOk(has({ properties: {} }, 'toString'), 'what every object has is no property')
 })
