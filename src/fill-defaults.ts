@@ -24,9 +24,11 @@ export type SessionDefaultsMapping = Readonly<Record<string, string | readonly s
 /**
  * Where each of the defaults goes, in the order of their names.
  *
- * @throws Error when the mapping has a name that sessions do not hold, or a path that is none
+ * @throws Error when a header could not name a default, or the mapping has a name that sessions do not hold, or a path that is none
  */
 export function placementsOf (names: readonly string[], mapping: SessionDefaultsMapping = {}): Placement[] {
+  const unspeakable = names.find(name => !/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name))
+  if (unspeakable !== undefined) throw new Error(`The default ${JSON.stringify(unspeakable)} cannot be named in a header; use ASCII letters, digits and _`)
   for (const name of Object.keys(mapping)) {
     if (!names.includes(name)) throw new Error(`The option mapping names ${JSON.stringify(name)}, which sessions do not hold; they hold ${names.join(', ')}`)
   }
@@ -84,7 +86,7 @@ function isObject (value: unknown): value is Record<string, unknown> {
 }
 
 /** Whether it is what JSON calls an object, as against an array, a stream or an instance of a class. */
-export function isPlainObject (value: unknown): value is Record<string, unknown> {
+function isPlainObject (value: unknown): value is Record<string, unknown> {
   if (!isObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === Object.prototype || prototype === null

@@ -2,7 +2,7 @@ import { type TObject } from '@sinclair/typebox'
 import { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
-import { fillDefaults, isPlainObject, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
+import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
 import { hasPath } from '../schemas/properties.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { sendError } from './error-handler.js'
@@ -106,7 +106,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
   fastify.addHook('onRequest', async (request, reply) => {
     const sessionId = request.headers[header]
-    if (sessionId === undefined || request.is404 || request.routeOptions.config.sessionDefaults === false) return
+    if (sessionId === undefined || request.routeOptions.config?.sessionDefaults === false) return
     return refuseOrIgnore(request, reply, async () => {
       await fastify.requirePrincipal(request, reply)
       await requireSessionTier(request)
@@ -198,15 +198,35 @@ function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: Sessio
       filled.push(...fillDefaults(created, values, plan.body))
       if (Object.keys(created).length > 0) request.body = created
     }
-  } else if ((isPlainObject(body) || Array.isArray(body)) && !request.headers['content-type']?.startsWith('multipart/')) {
+  } else if (isFillable(body) && !isMultipart(request)) {
     filled.push(...fillDefaults(body, values, plan.body))
   }
   return new Set(filled.map(({ name }) => name))
 }
 
-/** Whether nothing was sent, as against a body that no parser of the route has turned into a value. */
-function isBodyless ({ body, headers }: FastifyRequest): boolean {
-  return body === undefined && headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0
+/**
+ * Whether nothing was sent, as against a body that no parser of the route has turned into a value. A body in chunks has
+ * no length, and a parser of JSON no other reason to find nothing.
+ */
+function isBodyless (request: FastifyRequest): boolean {
+  const { body, headers } = request
+  if (body !== undefined && body !== null) return false
+  if (headers['transfer-encoding'] === undefined) return Number(headers['content-length'] ?? 0) === 0
+  return body === undefined && /^application\/(?:[^;]+\+)?json\b/.test(mediaType(request))
+}
+
+function isMultipart (request: FastifyRequest): boolean {
+  return mediaType(request).startsWith('multipart/')
+}
+
+function mediaType ({ headers }: FastifyRequest): string {
+  return headers['content-type']?.toLowerCase() ?? ''
+}
+
+/** What parsers make of JSON and forms, of whatever class they make it; no bytes and no streams. */
+function isFillable (body: unknown): boolean {
+  return typeof body === 'object' && body !== null && !ArrayBuffer.isView(body) && !(body instanceof ArrayBuffer) &&
+    typeof (body as { pipe?: unknown }).pipe !== 'function' && typeof (body as { getReader?: unknown }).getReader !== 'function'
 }
 
 /** Puts the header into the schema of a route that takes values, from which OpenAPI documents are made. */
@@ -215,7 +235,8 @@ function documentHeader (route: RouteOptions, plan: RoutePlan): void {
   if (taken.length === 0) return
   const texts = new Set(taken.map(({ name, at }) => at === name ? name : `${name} as ${at}`))
   const headers = (route.schema?.headers ?? { type: 'object' }) as { properties?: Record<string, unknown>, $ref?: string }
-  if (headers.$ref !== undefined) return
+  // A host that describes the header itself has said what there is to say.
+  if (headers.$ref !== undefined || Object.keys(headers.properties ?? {}).some(name => name.toLowerCase() === header)) return
   route.schema = {
     ...route.schema,
     headers: {

@@ -66,11 +66,14 @@ t.test('query strings are filled in as bodies are', async t => {
 
 t.test('a route without a schema takes all values in a JSON object body', async t => {
   const all = { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' }
-  const { send, host } = await startHost(t, host => {
+  const { send, host, headers, sessionId } = await startHost(t, host => {
+    host.removeContentTypeParser('application/json')
+    host.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, text: string, done) => done(null, text === '' ? undefined : JSON.parse(text)))
     for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const) {
       host.route({ method, url: '/free', handler: async request => ({ body: request.body ?? null, session: request.sessionDefaults }) })
     }
     host.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload))
+    host.addContentTypeParser('*', (_request, payload, done) => payload.resume().on('end', () => done(null)))
     host.addContentTypeParser('multipart/form-data', (_request, payload, done) => payload.resume().on('end', () => done(null, { field: { value: 'x' } })))
     host.post('/stream', async request => ({ isStream: typeof (request.body as { pipe?: unknown }).pipe === 'function' }))
   })
@@ -93,6 +96,16 @@ t.test('a route without a schema takes all values in a JSON object body', async 
   t.strictSame(await send({ method: 'POST', url: '/stream', payload: 'bytes', headers: { 'content-type': 'application/octet-stream' } }),
     { status: 200, applied: undefined, body: { isStream: true } }, 'a stream is left alone')
   t.equal((await host.inject({ method: 'POST', url: '/free' })).json().session, null, 'without the header there is no session')
+
+  const origin = await host.listen({ port: 0, host: '127.0.0.1' })
+  const inChunks = async (text: string, type?: string) => {
+    const body = new ReadableStream({ start (controller) { if (text) controller.enqueue(new TextEncoder().encode(text)); controller.close() } })
+    const response = await fetch(`${origin}/free`, { method: 'POST', duplex: 'half', body, headers: { ...headers, 'x-session-id': sessionId, ...(type && { 'content-type': type }) } } as RequestInit)
+    return await response.json() as object
+  }
+  t.match(await inChunks('{"amount":1}', 'application/json'), { body: { amount: 1, ...all } })
+  t.match(await inChunks('', 'application/json'), { body: all }, 'no chunks are no body')
+  t.strictSame(await inChunks('bytes'), { body: null, session: all }, 'what a parser drops was a body all the same')
 })
 
 t.test('a default of a property that a strict route does not have is not put there', async t => {
@@ -170,7 +183,14 @@ t.test('a request that names no session of the caller\'s is refused in the API\'
   t.equal((await post({ 'x-api-key': `${key}x`, 'x-session-id': sessionId })).status, 401, 'no valid key')
   t.equal(runs, 0)
   t.strictSame(await post({}), { status: 200, body: { runs: 1 } }, 'without the header nothing is asked')
-  t.equal((await host.inject({ url: '/nowhere', headers: { 'x-session-id': 'nope' } })).json().message, 'Route GET:/nowhere not found', 'an unknown route is the host\'s 404')
+})
+
+t.test('what the host\'s 404 handler serves takes defaults, or is refused, like any route', async t => {
+  const { send } = await startHost(t, host => host.setNotFoundHandler((request, reply) => reply.code(200).send({ fallback: request.body ?? null, session: request.sessionDefaults })))
+  const session = { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' }
+  t.strictSame(await send({ method: 'POST', url: '/nowhere', payload: { chain: 'sui' } }), { status: 200, applied: 'privacyLevel, defaultViewingKey', body: { fallback: { ...session, chain: 'sui' }, session } })
+  t.equal((await send({ url: '/nowhere', headers: { 'x-session-id': unknownSessionId } })).status, 404)
+  t.equal((await send({ url: '/nowhere', headers: { 'x-session-id': 'nope' } })).body.error.code, 'VALIDATION_ERROR')
 })
 
 t.test('onInvalid: ignore runs such a request without defaults, and refuses it still when the database is down', async t => {
@@ -255,14 +275,15 @@ t.test('a value that goes to several places is another object in each', async t 
 })
 
 t.test('a name or a path that cannot be meant is refused at the start', async t => {
-  const register = async (mapping: Record<string, string>) => {
+  const register = async (mapping: Record<string, string>, defaults?: ReturnType<typeof Obj>) => {
     const host = Fastify()
-    await host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false, mapping })
+    await host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false, mapping, ...(defaults && { defaults }) })
   }
   await t.rejects(register({ chian: 'network' }), { message: 'The option mapping names "chian", which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey' })
   for (const path of ['', 'a..b', 'a[', 'a[0].b', 'list[]', '[]', '.a', '__proto__.x', 'a.[].b']) {
     await t.rejects(register({ chain: path }), { message: `The option mapping has the path ${JSON.stringify(path)}; a path is like "network", "options.privacy" or "transfers[].chain"` }, path)
   }
+  await t.rejects(register({}, Obj({ größe: String() })), { message: 'The default "größe" cannot be named in a header; use ASCII letters, digits and _' })
   await startHost(t, host => {
     t.throws(() => host.post('/typo', { config: { sessionDefaults: ['chian'] } }, async () => null),
       { message: 'The route POST /typo has "chian" in config.sessionDefaults, which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey' })
