@@ -1,0 +1,106 @@
+import t from 'tap'
+import { createBatch, type BatchOptions } from '../src/batch.js'
+
+/** A batch whose every run waits until it is let go, and a list of what was run. */
+function startGated (options: BatchOptions<string> = {}) {
+  const runs: { items: string[], finish: (error?: Error) => void }[] = []
+  const load = createBatch<string, string>(items => new Promise((resolve, reject) => {
+    runs.push({ items, finish: error => error ? reject(error) : resolve(items.map(item => item.toUpperCase())) })
+  }), options)
+  const run = async (number: number) => {
+    while (runs.length < number) await turn()
+    return runs[number - 1]!
+  }
+  return { runs, run, load }
+}
+
+const turn = () => new Promise(resolve => setImmediate(resolve))
+
+t.test('what is asked for in one turn of the event loop is one batch, each with its own result', async t => {
+  const { runs, load } = startGated()
+  const results = ['a', 'b', 'c'].map(load)
+  t.equal(runs.length, 0)
+  await turn()
+  t.strictSame(runs.map(({ items }) => items), [['a', 'b', 'c']])
+  runs[0]!.finish()
+  t.strictSame(await Promise.all(results), ['A', 'B', 'C'])
+})
+
+t.test('nothing is kept: what is asked for again is done again', async t => {
+  let count = 0
+  const load = createBatch<string, number>(async items => items.map(() => ++count))
+  t.strictSame([await load('a'), await load('a'), ...await Promise.all([load('a'), load('a')])], [1, 2, 3, 4])
+})
+
+t.test('a batch has a maximum size', async t => {
+  const { runs, load } = startGated({ maxSize: 2, maxInFlight: 9 })
+  const results = ['a', 'b', 'c', 'd', 'e'].map(load)
+  for (let i = 0; i < 4; i++) await turn()
+  t.strictSame(runs.map(({ items }) => items), [['a', 'b'], ['c', 'd'], ['e']])
+  runs.forEach(({ finish }) => finish())
+  t.strictSame(await Promise.all(results), ['A', 'B', 'C', 'D', 'E'])
+})
+
+t.test('while as many batches as allowed are under way, what comes is collected; a slow one does not stop the others', async t => {
+  const { runs, run, load } = startGated({ maxInFlight: 2 })
+  const slow = load('slow')
+  await turn()
+  const second = load('second')
+  await turn()
+  const third = [load('x'), load('y')]
+  await turn()
+  third.push(load('z'))
+  await turn()
+  t.strictSame(runs.map(({ items }) => items), [['slow'], ['second']])
+  runs[1]!.finish()
+  t.equal(await second, 'SECOND')
+  const { items, finish } = await run(3)
+  t.strictSame(items, ['x', 'y', 'z'])
+  finish()
+  t.strictSame(await Promise.all(third), ['X', 'Y', 'Z'], 'and it is still under way')
+  runs[0]!.finish()
+  t.equal(await slow, 'SLOW')
+})
+
+t.test('beyond the queue\'s maximum length a request is refused at once', async t => {
+  const { runs, run, load } = startGated({ maxWaiting: 2, maxInFlight: 1 })
+  const first = load('under way')
+  await turn()
+  const waiting = [load('a'), load('b')]
+  await t.rejects(load('c'), { code: 'SERVICE_UNAVAILABLE', headers: { 'retry-after': '1' }, message: 'The service has more requests than it can serve at the moment. Try again in 1 s.' })
+  runs[0]!.finish()
+  await first
+  const { finish } = await run(2)
+  finish()
+  t.strictSame(await Promise.all(waiting), ['A', 'B'])
+})
+
+t.test('items of one key are never in one batch', async t => {
+  const { run, load } = startGated({ keyOf: item => item[0], maxSize: 2, maxInFlight: 1 })
+  const results = ['a1', 'a2', 'b1', 'c1', 'a3'].map(load)
+  const seen = []
+  for (const number of [1, 2, 3]) {
+    const { items, finish } = await run(number)
+    seen.push(items)
+    finish()
+  }
+  t.strictSame(seen, [['a1', 'b1'], ['a2', 'c1'], ['a3']])
+  t.strictSame(await Promise.all(results), ['A1', 'A2', 'B1', 'C1', 'A3'])
+})
+
+t.test('what fails a batch fails all of it; what may be one item\'s fault fails that one only', async t => {
+  const bad = new Error('bad item')
+  const ran: string[][] = []
+  const run = async (items: string[]) => {
+    ran.push(items)
+    if (items.includes('bad')) throw bad
+    return items
+  }
+  const items = ['a', 'b', 'bad', 'c', 'd']
+  const settle = async (load: (item: string) => Promise<string>) =>
+    (await Promise.allSettled(items.map(load))).map(result => result.status === 'fulfilled' ? result.value : (result.reason as Error).message)
+  t.strictSame(await settle(createBatch(run, { isOneItemsFault: error => error === bad })), ['a', 'b', 'bad item', 'c', 'd'])
+  t.strictSame(ran, [items, ['a', 'b'], ['bad', 'c', 'd'], ['bad'], ['c', 'd']])
+  t.strictSame(await settle(createBatch(run, { isOneItemsFault: () => false })), Array(5).fill('bad item'))
+  t.strictSame(await settle(createBatch(run)), Array(5).fill('bad item'))
+})
