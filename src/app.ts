@@ -3,16 +3,18 @@ import { type FastifyPluginAsync } from 'fastify'
 import apiKeyRepository from './plugins/api-key-repository.js'
 import authentication, { type AuthenticationOptions } from './plugins/authentication.js'
 import database, { type DatabaseOptions } from './plugins/database.js'
-import expiredSessions, { type ExpiredSessionsOptions } from './plugins/expired-sessions.js'
+import expiredRows, { type ExpiredRowsOptions } from './plugins/expired-rows.js'
 import { type OpenApiOptions } from './plugins/openapi.js'
 import rateLimit, { type RateLimitOptions } from './plugins/rate-limit.js'
+import requestCountRepository from './plugins/request-count-repository.js'
 import sessionDefaults, { type SessionDefaultsOptions } from './plugins/session-defaults.js'
 import sessionRepository from './plugins/session-repository.js'
-import tiers from './plugins/tiers.js'
+import tiers, { type TiersOptions } from './plugins/tiers.js'
 import { routes } from './routes/index.js'
 import { presetDefaults } from './schemas/session.js'
 
-export interface AppOptions extends DatabaseOptions, AuthenticationOptions, RateLimitOptions, ExpiredSessionsOptions,
+export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
+  TiersOptions, RateLimitOptions, ExpiredRowsOptions,
   OpenApiOptions, Pick<SessionDefaultsOptions, 'mapping' | 'onInvalid'> {
   /**
    * What sessions hold: a TypeBox object. It is closed, whatever it says of additional properties.
@@ -31,8 +33,9 @@ export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = 
   await fastify.register(database, options)
   await fastify.register(apiKeyRepository)
   await fastify.register(sessionRepository)
-  await fastify.register(expiredSessions, options)
-  await fastify.register(tiers)
+  await fastify.register(tiers, options)
+  await fastify.register(requestCountRepository)
+  await fastify.register(expiredRows, options)
   await fastify.register(rateLimit, options)
   await fastify.register(authentication, options)
   await fastify.register(sessionDefaults, { defaults, ...options })

@@ -1,6 +1,11 @@
 import { isIP } from 'node:net'
 import { Type, type Static } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
+import { maxLimit, tierLimits, type TiersOptions } from './plugins/tiers.js'
+
+function limit (standard: number, description: string) {
+  return Type.Integer({ default: standard, minimum: 0, maximum: maxLimit, description })
+}
 
 /** The environment, as the process reads it. What is empty counts as not set. */
 export const Environment = Type.Object({
@@ -12,6 +17,12 @@ export const Environment = Type.Object({
   PUBLIC_URL: Type.Optional(Type.String({ pattern: '^https?://[^ ]+$', description: 'Where clients reach the service, for the OpenAPI document. Without it, the origin the document came from.' })),
   LOG_LEVEL: Type.Union(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map(level => Type.Literal(level)), { default: 'info', description: 'What is logged: fatal, error, warn, info, debug, trace or silent.' }),
   TRUST_PROXY: Type.Optional(Type.String({ description: 'Addresses and CIDR ranges of proxies whose X-Forwarded-For is believed, separated by commas.' })),
+  RATE_LIMIT_FREE: limit(tierLimits.free.requestsPerHour, 'Requests that a free key may make in an hour.'),
+  RATE_LIMIT_PRO: limit(tierLimits.pro.requestsPerHour, 'Requests that a pro key may make in an hour.'),
+  RATE_LIMIT_ENTERPRISE: limit(tierLimits.enterprise.requestsPerHour, 'Requests that an enterprise key may make in an hour.'),
+  SESSION_LIMIT_PRO: limit(tierLimits.pro.maxSessions, 'Sessions that a pro key may have at the same time.'),
+  SESSION_LIMIT_ENTERPRISE: limit(tierLimits.enterprise.maxSessions, 'Sessions that an enterprise key may have at the same time.'),
+  RATE_LIMIT_FAIL_OPEN: Type.Boolean({ default: false, description: 'Whether requests that cannot be counted are let through, with a warning, rather than refused with 503.' }),
   CORS_ORIGINS: Type.Optional(Type.String({ description: 'Origins of web pages that may call the service, separated by commas; * for all.' }))
 })
 
@@ -27,6 +38,8 @@ export interface Config {
   logLevel: string
   trustProxy: string[] | undefined
   corsOrigins: string[] | undefined
+  tierLimits: NonNullable<TiersOptions['tierLimits']>
+  rateLimitFailOpen: boolean
 }
 
 /** The environment is wrong; the message says which variables, and how. */
@@ -61,7 +74,13 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
     publicUrl: variables.PUBLIC_URL,
     logLevel: variables.LOG_LEVEL,
     trustProxy: parseProxies(variables.TRUST_PROXY),
-    corsOrigins: parseOrigins(variables.CORS_ORIGINS)
+    corsOrigins: parseOrigins(variables.CORS_ORIGINS),
+    tierLimits: {
+      free: { requestsPerHour: variables.RATE_LIMIT_FREE },
+      pro: { requestsPerHour: variables.RATE_LIMIT_PRO, maxSessions: variables.SESSION_LIMIT_PRO },
+      enterprise: { requestsPerHour: variables.RATE_LIMIT_ENTERPRISE, maxSessions: variables.SESSION_LIMIT_ENTERPRISE }
+    },
+    rateLimitFailOpen: variables.RATE_LIMIT_FAIL_OPEN
   }
 }
 

@@ -61,6 +61,11 @@ export const errorCodes = {
     description: 'There is no such operation.',
     example: { message: 'There is no POST /v1/session. GET /v1/openapi.json lists the operations.' }
   },
+  REQUEST_TIMEOUT: {
+    status: 408,
+    description: 'The client took too long to send its request.',
+    example: { message: 'The request was not sent whole within 60 s. Send it again.' }
+  },
   PAYLOAD_TOO_LARGE: {
     status: 413,
     description: 'The body is larger than the operation takes.',

@@ -14,7 +14,7 @@ export { ApiError, errorCodes, type ErrorCode, type ErrorDetail } from './errors
 export { type SessionDefaultsMapping } from './fill-defaults.js'
 export { type Principal } from './plugins/authentication.js'
 export { type ApplySessionDefaults } from './plugins/session-defaults.js'
-export { tierLimits, type TierLimits } from './plugins/tiers.js'
+export { tierLimits, type TierLimits, type TiersOptions } from './plugins/tiers.js'
 export { secret } from './schemas/secret.js'
 export { presetDefaults, type PresetDefaults, type SessionDefaults, type SessionDefaultValues, type SessionTypes } from './schemas/session.js'
 export { tierNames, type Tier } from './schemas/tier.js'

@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import { maxHeaderSize } from 'node:http'
+import { maxHeaderSize, type IncomingMessage, type Server } from 'node:http'
 import { type Socket } from 'node:net'
 import cors from '@fastify/cors'
-import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import Fastify, { type FastifyHttpOptions, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { type AppOptions } from './app.js'
 import sipherSessions from './index.js'
-import { validationError } from './errors.js'
+import { ApiError, validationError } from './errors.js'
 import { loggerOptions, RequestLog } from './logging.js'
 import { sendError, sendNotFound } from './plugins/error-handler.js'
 
@@ -18,6 +18,17 @@ export interface ServiceOptions extends AppOptions {
   trustProxy?: string[] | undefined
   /** Origins of web pages that may call the service; `['*']` for all. */
   corsOrigins?: string[] | undefined
+  /**
+   * How long a client may take to send its headers, in milliseconds: one that sends them byte by byte must not hold a
+   * connection for nothing.
+   * @default 10000
+   */
+  headersTimeoutMs?: number
+  /**
+   * How long a client may take to send its whole request, in milliseconds.
+   * @default 60000
+   */
+  requestTimeoutMs?: number
 }
 
 /** A migration of a large table may take this long before the service gives up starting, in milliseconds. */
@@ -27,13 +38,18 @@ const startTimeout = 600_000
  * The service as the process runs it and the tests test it: the app on a Fastify of its own, with the settings that
  * only the owner of a server may choose.
  */
-export function createService ({ logLevel = 'info', logStream, trustProxy, corsOrigins, ...options }: ServiceOptions): FastifyInstance {
+export function createService ({
+  logLevel = 'info', logStream, trustProxy, corsOrigins, headersTimeoutMs = 10_000, requestTimeoutMs = 60_000, ...options
+}: ServiceOptions): FastifyInstance {
   const requestLog = new RequestLog()
-  const settings: FastifyServerOptions = {
+  const settings: FastifyHttpOptions<Server> = {
     logger: { ...loggerOptions, level: logLevel, ...(logStream && { stream: logStream }) },
     logController: requestLog,
     genReqId: createRequestIds(),
     trustProxy: trustProxy ?? false,
+    requestTimeout: requestTimeoutMs,
+    // Node looks for connections that take too long this often.
+    http: { headersTimeout: headersTimeoutMs, connectionsCheckingInterval: Math.ceil(headersTimeoutMs / 4) },
     pluginTimeout: startTimeout,
     // A parameter longer than an id is a bad id, not an unknown route.
     routerOptions: { maxParamLength: 4096 },
@@ -41,7 +57,7 @@ export function createService ({ logLevel = 'info', logStream, trustProxy, corsO
     return503OnClosing: false,
     // A request without a route has no hooks either.
     clientErrorHandler (error, socket) {
-      answerUnreadable(error, socket)
+      answerUnreadable(error, socket, requestTimeoutMs)
     },
     frameworkErrors (error, request, reply) {
       sendError(request, reply.header('x-request-id', request.id), error)
@@ -51,7 +67,7 @@ export function createService ({ logLevel = 'info', logStream, trustProxy, corsO
   const service = Fastify(settings)
 
   service.setErrorHandler((error, request, reply) => sendError(request, reply, error))
-  service.setNotFoundHandler(sendNotFound)
+  service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)
   service.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
   })
@@ -61,7 +77,7 @@ export function createService ({ logLevel = 'info', logStream, trustProxy, corsO
     service.register(cors, {
       origin: corsOrigins.includes('*') ? '*' : corsOrigins,
       methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE'],
-      allowedHeaders: ['Content-Type', 'Authorization', 'X-API-Key', 'X-Session-Id'],
+      allowedHeaders: ['Content-Type', 'Authorization', 'X-API-Key', 'X-Session-Id', 'X-Request-Id'],
       exposedHeaders: ['X-Session-Applied', 'X-Request-Id', 'RateLimit-Limit', 'RateLimit-Remaining', 'RateLimit-Reset', 'Retry-After'],
       maxAge: 600
     })
@@ -70,16 +86,23 @@ export function createService ({ logLevel = 'info', logStream, trustProxy, corsO
   return service
 }
 
-/** Answers what is no HTTP request, in the envelope, as far as its connection still takes an answer. */
-function answerUnreadable (error: Error & { code?: string }, socket: Socket): void {
+/** Answers what is no HTTP request, or no whole one, in the envelope, as far as its connection still takes an answer. */
+function answerUnreadable (error: Error & { code?: string }, socket: Socket, requestTimeoutMs: number): void {
   if (!socket.writable || error.code === 'ECONNRESET') {
     socket.destroy()
     return
   }
-  const tooLarge = error.code === 'HPE_HEADER_OVERFLOW'
-  const reason = tooLarge ? `has more than ${maxHeaderSize} bytes of headers` : 'is not valid HTTP/1.1'
-  const body = JSON.stringify(validationError('request', [{ field: 'request', reason }]))
-  socket.end(`HTTP/1.1 ${tooLarge ? '431 Request Header Fields Too Large' : '400 Bad Request'}\r\nConnection: close\r\n` +
+  let status = '400 Bad Request'
+  let answer = validationError('request', [{ field: 'request', reason: 'is not valid HTTP/1.1' }])
+  if (error.code === 'HPE_HEADER_OVERFLOW') {
+    status = '431 Request Header Fields Too Large'
+    answer = validationError('request', [{ field: 'request', reason: `has more than ${maxHeaderSize} bytes of headers` }])
+  } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    status = '408 Request Timeout'
+    answer = new ApiError('REQUEST_TIMEOUT', { message: `The request was not sent whole within ${requestTimeoutMs / 1000} s. Send it again.` })
+  }
+  const body = JSON.stringify(answer)
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n` +
     `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
 }
 
@@ -92,9 +115,18 @@ function drainConnections (service: FastifyInstance): void {
   })
 }
 
-/** Ids that are unique among instances and restarts, and cost no random bytes for each request. */
-function createRequestIds (): () => string {
+/** What a client may choose as its request's id: short, and nothing that could mean something in a log or a header. */
+const plainId = /^[A-Za-z0-9._-]{1,64}$/
+
+/**
+ * The id that the client sent in X-Request-Id if it is a plain one; else one that is unique among instances and
+ * restarts, and costs no random bytes for each request.
+ */
+function createRequestIds (): (request: IncomingMessage) => string {
   const instance = randomBytes(6).toString('hex')
   let count = 0
-  return () => `${instance}-${(++count).toString(36)}`
+  return ({ headers }) => {
+    const sent = headers['x-request-id']
+    return typeof sent === 'string' && plainId.test(sent) ? sent : `${instance}-${(++count).toString(36)}`
+  }
 }

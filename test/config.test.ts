@@ -12,7 +12,9 @@ t.test('an empty environment gives the defaults', async t => {
     publicUrl: undefined,
     logLevel: 'info',
     trustProxy: undefined,
-    corsOrigins: undefined
+    corsOrigins: undefined,
+    tierLimits: { free: { requestsPerHour: 100 }, pro: { requestsPerHour: 10_000, maxSessions: 1_000 }, enterprise: { requestsPerHour: 100_000, maxSessions: 100_000 } },
+    rateLimitFailOpen: false
   }
   t.strictSame(loadConfig({}), defaults)
   t.strictSame(loadConfig(Object.fromEntries(Object.keys(Environment.properties).map(name => [name, '']))), defaults, 'what is empty counts as not set')
@@ -30,6 +32,12 @@ t.test('every variable is read', async t => {
     LOG_LEVEL: 'trace',
     TRUST_PROXY: '10.0.0.0/8, ::1,fd00::/8',
     CORS_ORIGINS: 'https://app.example.com, http://localhost:3000',
+    RATE_LIMIT_FREE: '1',
+    RATE_LIMIT_PRO: '2',
+    RATE_LIMIT_ENTERPRISE: '3',
+    SESSION_LIMIT_PRO: '4',
+    SESSION_LIMIT_ENTERPRISE: '5',
+    RATE_LIMIT_FAIL_OPEN: 'true',
     PATH: '/bin'
   }), {
     host: '::',
@@ -40,7 +48,9 @@ t.test('every variable is read', async t => {
     publicUrl: 'https://sessions.example.com',
     logLevel: 'trace',
     trustProxy: ['10.0.0.0/8', '::1', 'fd00::/8'],
-    corsOrigins: ['https://app.example.com', 'http://localhost:3000']
+    corsOrigins: ['https://app.example.com', 'http://localhost:3000'],
+    tierLimits: { free: { requestsPerHour: 1 }, pro: { requestsPerHour: 2, maxSessions: 4 }, enterprise: { requestsPerHour: 3, maxSessions: 5 } },
+    rateLimitFailOpen: true
   })
   t.strictSame(loadConfig({ CORS_ORIGINS: '*' }).corsOrigins, ['*'])
 })

@@ -79,8 +79,8 @@ t.test('the codes of errors.ts, the document and docs/errors.md are the same', a
       }
     }
   }
-  // No operation answers this one: it says that there is none.
-  t.strictSame([...documented, 'NOT_FOUND'].sort(), codes)
+  // What no operation answers: that there is none, and that a request never arrived whole.
+  t.strictSame([...documented, 'NOT_FOUND', 'REQUEST_TIMEOUT'].sort(), codes)
   t.strictSame([...document.components.schemas.ErrorResponse.properties.error.properties.code.enum].sort(), codes)
 
   const table = readFileSync('docs/errors.md', 'utf8').split('\n').filter(line => line.startsWith('| `'))

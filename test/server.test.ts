@@ -165,9 +165,10 @@ t.test('an error that nobody has caught ends it, and leaves nothing behind', asy
 
 t.test('with DATABASE_URL no key is made, and a short admin key is warned of', async t => {
   const connectionString = await createDatabase(t, { empty: true })
-  const { child, printed, output } = run(t, { DATABASE_URL: connectionString, ADMIN_API_KEY: 'short', HOST: '::1' })
+  const { child, printed, output } = run(t, { DATABASE_URL: connectionString, ADMIN_API_KEY: 'short', HOST: '::1', RATE_LIMIT_FAIL_OPEN: 'true' })
   const [, origin] = await printed(listening)
   await printed(/ADMIN_API_KEY is shorter than 32 characters/)
+  await printed(/where requests cannot be counted they are let through uncounted \(RATE_LIMIT_FAIL_OPEN\)/)
   t.equal((await fetch(`${origin}/v1/ready`)).status, 200)
   t.strictSame((await createPool(t, connectionString).query('select count(*)::int as keys from sipher_sessions.api_keys')).rows, [{ keys: 0 }])
   t.notMatch(output(), 'sk_')

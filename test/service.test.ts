@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect, type AddressInfo } from 'node:net'
 import t from 'tap'
-import { startService } from './helpers.js'
+import { createKey, startService } from './helpers.js'
 
 t.test('what is no HTTP request is answered in the envelope', async t => {
   const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false })
@@ -32,4 +32,32 @@ t.test('what is no HTTP request is answered in the envelope', async t => {
   await once(gone, 'close')
   const { status } = await fetch(`http://127.0.0.1:${port}/v1/health`)
   t.equal(status, 200, 'and a client that is gone already is not answered')
+})
+
+t.test('a client that sends its request too slowly is answered 408, and holds no connection', async t => {
+  const { service } = await startService(t, { headersTimeoutMs: 200, requestTimeoutMs: 400 })
+  const { key } = await createKey(service)
+  await service.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = service.server.address() as AddressInfo
+  for (const part of ['GET /v1/health HTTP/1.1\r\nHost: x\r\nX-Slow: ', `POST /v1/resolve HTTP/1.1\r\nHost: x\r\nX-API-Key: ${key}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`]) {
+    const socket = connect(port, '127.0.0.1')
+    t.teardown(() => { socket.destroy() })
+    let answer = ''
+    socket.setEncoding('utf8').on('data', (chunk: string) => { answer += chunk })
+    socket.write(part)
+    await once(socket, 'close')
+    t.match(answer, /^HTTP\/1\.1 408 Request Timeout\r\nConnection: close\r\n/)
+    t.strictSame(JSON.parse(answer.split('\r\n\r\n')[1]!), { success: false, error: { code: 'REQUEST_TIMEOUT', message: 'The request was not sent whole within 0.4 s. Send it again.' } })
+  }
+})
+
+t.test('a client may choose its request\'s id, if it is short and plain', async t => {
+  const lines: string[] = []
+  const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false, logLevel: 'info', logStream: { write: line => { lines.push(line) } } })
+  const idOf = async (id: string) => (await service.inject({ url: '/v1/health', headers: { 'x-request-id': id } })).headers['x-request-id']
+  t.equal(await idOf('agent-7.retry_2'), 'agent-7.retry_2')
+  t.ok(lines.some(line => (JSON.parse(line) as { reqId: string }).reqId === 'agent-7.retry_2'), 'the log has it')
+  for (const id of ['', 'x'.repeat(65), 'a b', 'a"b', 'ü', '<script>', 'a\tb']) {
+    t.match(await idOf(id), /^[0-9a-f]{12}-[0-9a-z]+$/, JSON.stringify(id))
+  }
 })

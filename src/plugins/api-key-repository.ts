@@ -48,9 +48,9 @@ function createApiKeyRepository (database: Queryable) {
   }, oneStatementPerTick)
 
   return {
-    /** The id and tier of the key that has this secret, unless it is revoked or has expired. */
-    async authenticate (secret: string): Promise<{ id: string, tier: Tier } | null> {
-      return bySecret.load(hashApiKey(secret))
+    /** The id and tier of the key whose secret has this hash, unless it is revoked or has expired. */
+    async authenticate (hash: Buffer): Promise<{ id: string, tier: Tier } | null> {
+      return bySecret.load(hash)
     },
 
     /**

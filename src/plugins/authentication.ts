@@ -1,7 +1,7 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
 import { type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { isWellFormedApiKey } from '../api-key.js'
+import { hashApiKey, isWellFormedApiKey } from '../api-key.js'
 import { ApiError } from '../errors.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 
@@ -27,6 +27,8 @@ export interface AuthenticationOptions {
 /** What clients that have no valid credential are told of how to send one (RFC 9110, 11.6.1). */
 const challenge = { 'www-authenticate': 'Bearer realm="sipher-sessions"' }
 
+const maxSeenValid = 10_000
+
 declare module 'fastify' {
   interface FastifyInstance {
     /**
@@ -34,6 +36,11 @@ declare module 'fastify' {
      * it is named. Throws `UNAUTHORIZED`, `INVALID_API_KEY` or `RATE_LIMIT_EXCEEDED`.
      */
     requirePrincipal: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+    /**
+     * A `preHandler` hook for handlers of unknown routes: counts the request against its principal, or against its
+     * address where it has none.
+     */
+    countUnknownRoute: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
     /** An `onRequest` hook: lets only the admin key pass. */
     requireAdmin: (request: FastifyRequest) => Promise<void>
   }
@@ -45,13 +52,28 @@ declare module 'fastify' {
 
 export default fp<AuthenticationOptions>(async (fastify, options) => {
   const { identify = identifyByApiKey, adminKey } = options
-  const adminDigest = adminKey ? digest(adminKey) : null
+  const adminDigest = adminKey ? hashApiKey(adminKey) : null
+  /** Hashes of keys that were valid when they were last looked up: what spares them a refusal, never a look-up. */
+  const seenValid = new Set<string>()
 
   async function identifyByApiKey (request: FastifyRequest): Promise<Principal | null> {
     const key = credential(request)
     if (key === null) return null
-    const principal = isWellFormedApiKey(key) ? await fastify.apiKeyRepository.authenticate(key) : null
+    const principal = isWellFormedApiKey(key) ? await lookUp(request, hashApiKey(key)) : null
     if (!principal) throw new ApiError('INVALID_API_KEY', { headers: challenge })
+    return principal
+  }
+
+  /**
+   * Asks the database whose key it is. Not for an address whose keys have failed too often, unless the key was valid
+   * here before: somebody who guesses keys costs nothing, and those who share an address with them are served.
+   */
+  async function lookUp (request: FastifyRequest, hash: Buffer): Promise<Principal | null> {
+    const name = hash.toString('latin1')
+    if (!seenValid.has(name)) await fastify.requestLimits.knownToFail(request)
+    const principal = await fastify.apiKeyRepository.authenticate(hash)
+    if (principal) remember(seenValid, name)
+    else seenValid.delete(name)
     return principal
   }
 
@@ -64,13 +86,24 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     await fastify.requestLimits.principal(request, reply)
   }
 
+  async function countUnknownRoute (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    try {
+      await requirePrincipal(request, reply)
+    } catch (error) {
+      // Counted against its address already; that there is no such route needs no key to be told.
+      if (!(error instanceof ApiError) || error.statusCode !== 401) throw error
+    }
+  }
+
   async function requireAdmin (request: FastifyRequest): Promise<void> {
     if (!adminDigest) throw new ApiError('ADMIN_DISABLED', { headers: { 'retry-after': '3600' } })
+    // Here the right key is refused as well: otherwise guesses would go on at full speed, and only be answered otherwise.
+    await fastify.requestLimits.knownToFail(request)
     await countingFailures(request, async () => {
       const key = credential(request)
       if (key === null) throw new ApiError('UNAUTHORIZED', { headers: challenge })
       // Digests are of one length whatever was sent, which is what a constant-time comparison needs.
-      if (!timingSafeEqual(digest(key), adminDigest)) {
+      if (!timingSafeEqual(hashApiKey(key), adminDigest)) {
         throw new ApiError('INVALID_API_KEY', { headers: challenge, message: 'This operation takes the admin key alone, and this is not it.' })
       }
     })
@@ -87,6 +120,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
 
   fastify.decorateRequest('principal', null)
   fastify.decorate('requirePrincipal', requirePrincipal)
+  fastify.decorate('countUnknownRoute', countUnknownRoute)
   fastify.decorate('requireAdmin', requireAdmin)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit'] })
 
@@ -107,6 +141,8 @@ function credential (request: FastifyRequest): string | null {
   return bearer ? bearer[1]! : null
 }
 
-function digest (key: string): Buffer {
-  return createHash('sha256').update(key).digest()
+/** Adds a name; of more than can be kept the first to come is the first to go. */
+function remember (names: Set<string>, name: string): void {
+  names.add(name)
+  if (names.size > maxSeenValid) names.delete(names.values().next().value!)
 }

@@ -37,5 +37,5 @@ export function sendNotFound (request: FastifyRequest, reply: FastifyReply): Fas
 /** Gives the scope it is registered in, and no other, the API's answers to errors and to unknown routes. */
 export default fp(async (fastify) => {
   fastify.setErrorHandler((error, request, reply) => sendError(request, reply, error))
-  fastify.setNotFoundHandler(sendNotFound)
-}, { name: 'error-handler', fastify: '5.x' })
+  fastify.setNotFoundHandler({ preHandler: fastify.countUnknownRoute }, sendNotFound)
+}, { name: 'error-handler', fastify: '5.x', dependencies: ['authentication'] })

@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 
-export interface ExpiredSessionsOptions {
+export interface ExpiredRowsOptions {
   /**
    * The mean time between two sweeps of one instance, in milliseconds; 0 sweeps never.
    * @default 60000
@@ -11,11 +11,12 @@ export interface ExpiredSessionsOptions {
 const batchSize = 500
 
 /**
- * Removes expired sessions in the background. An expired session is refused by every statement whether it was swept
- * or not; this is only about the space.
+ * Removes in the background what has expired: sessions, and counts whose hour is over. What has expired is disregarded
+ * by every statement whether it was swept or not; this is only about the space.
  */
-export default fp<ExpiredSessionsOptions>(async (fastify, { sweepIntervalMs = 60_000 }) => {
+export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000 }) => {
   if (sweepIntervalMs === 0) return
+  const tables = { sessions: fastify.sessionRepository, counts: fastify.requestCountRepository }
   let timer: NodeJS.Timeout
   let sweep: Promise<void> = Promise.resolve()
   let closing = false
@@ -27,17 +28,19 @@ export default fp<ExpiredSessionsOptions>(async (fastify, { sweepIntervalMs = 60
   }
 
   async function run (): Promise<void> {
-    let total = 0
-    try {
-      let deleted: number
-      do {
-        deleted = await fastify.sessionRepository.deleteExpired(batchSize)
-        total += deleted
-      } while (deleted === batchSize && !closing)
-    } catch (error) {
-      fastify.log.warn({ err: error }, 'sweeping expired sessions failed; the next sweep tries again')
+    for (const [name, { deleteExpired }] of Object.entries(tables)) {
+      let total = 0
+      try {
+        let deleted: number
+        do {
+          deleted = await deleteExpired(batchSize)
+          total += deleted
+        } while (deleted === batchSize && !closing)
+      } catch (error) {
+        fastify.log.warn({ err: error }, `sweeping expired ${name} failed; the next sweep tries again`)
+      }
+      if (total > 0) fastify.log.debug({ deleted: total }, `expired ${name} swept`)
     }
-    if (total > 0) fastify.log.debug({ deleted: total }, 'expired sessions swept')
     if (!closing) schedule()
   }
 
@@ -47,4 +50,4 @@ export default fp<ExpiredSessionsOptions>(async (fastify, { sweepIntervalMs = 60
     clearTimeout(timer)
     await sweep
   })
-}, { name: 'expired-sessions', fastify: '5.x', dependencies: ['session-repository'] })
+}, { name: 'expired-rows', fastify: '5.x', dependencies: ['session-repository', 'request-count-repository'] })

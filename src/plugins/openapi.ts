@@ -33,7 +33,7 @@ export default fp<OpenApiOptions>(async (fastify, { publicUrl, docs = false }) =
         { name: 'Sessions', description: 'Create, read, change and delete sessions. Needs a key of tier pro or enterprise.' },
         { name: 'Resolve', description: 'What a request that names a session would be given. For proxies, for programs in any language, and to see for yourself.' },
         { name: 'Admin', description: 'API keys and tiers. Needs the admin key.' },
-        { name: 'Service', description: 'Health and description of the service. Needs no key.' }
+        { name: 'Service', description: 'Health and description of the service.' }
       ],
       components: {
         securitySchemes: {

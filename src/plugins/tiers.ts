@@ -4,16 +4,31 @@ import { ApiError } from '../errors.js'
 import { type Tier, tierNames } from '../schemas/tier.js'
 
 export interface TierLimits {
-  /** Requests that a key of the tier may make in an hour. */
+  /** Requests that a principal of the tier may make in an hour. */
   requestsPerHour: number
   /** Whether the tier includes sessions. */
   sessions: boolean
+  /** Sessions that a principal of the tier may have at the same time. */
+  maxSessions: number
 }
 
+export interface TiersOptions {
+  /**
+   * Limits of tiers that are to be others than the standard ones: `{ pro: { requestsPerHour: 20_000 } }`. A tier without
+   * sessions gets none by this.
+   * @default free 100 requests an hour; pro 10,000 and 1,000 sessions; enterprise 100,000 and 100,000 sessions
+   */
+  tierLimits?: Partial<Record<Tier, Partial<Pick<TierLimits, 'requestsPerHour' | 'maxSessions'>>>>
+}
+
+/** The most that a count in the database holds. */
+export const maxLimit = 2 ** 31 - 1
+
+/** What each tier includes unless the options say otherwise. */
 export const tierLimits: Readonly<Record<Tier, TierLimits>> = {
-  free: { requestsPerHour: 100, sessions: false },
-  pro: { requestsPerHour: 10_000, sessions: true },
-  enterprise: { requestsPerHour: 100_000, sessions: true }
+  free: { requestsPerHour: 100, sessions: false, maxSessions: 0 },
+  pro: { requestsPerHour: 10_000, sessions: true, maxSessions: 1_000 },
+  enterprise: { requestsPerHour: 100_000, sessions: true, maxSessions: 100_000 }
 }
 
 /** The tiers that include sessions. */
@@ -34,12 +49,29 @@ function requireTier (...tiers: Tier[]) {
   }
 }
 
+/** @throws Error that names the tier and the limit that is no whole number */
+function chooseLimits (chosen: NonNullable<TiersOptions['tierLimits']>): Readonly<Record<Tier, TierLimits>> {
+  const limits = structuredClone(tierLimits) as Record<Tier, TierLimits>
+  for (const [tier, values] of Object.entries(chosen)) {
+    if (!Object.hasOwn(limits, tier)) throw new Error(`The option tierLimits names the tier ${JSON.stringify(tier)}; the tiers are ${tierNames.join(', ')}`)
+    const { requestsPerHour, maxSessions, sessions } = { ...limits[tier as Tier], ...values }
+    for (const [name, value] of Object.entries({ requestsPerHour, maxSessions })) {
+      if (!Number.isSafeInteger(value) || value < 0 || value > maxLimit) throw new Error(`The option tierLimits.${tier}.${name} is ${value}; it must be a whole number from 0 to ${maxLimit}`)
+    }
+    limits[tier as Tier] = { requestsPerHour, sessions, maxSessions: sessions ? maxSessions : 0 }
+  }
+  return limits
+}
+
 declare module 'fastify' {
   interface FastifyInstance {
     requireTier: typeof requireTier
+    /** What each tier includes in this app. */
+    tierLimits: Readonly<Record<Tier, TierLimits>>
   }
 }
 
-export default fp(async (fastify) => {
+export default fp<TiersOptions>(async (fastify, options) => {
   fastify.decorate('requireTier', requireTier)
+  fastify.decorate('tierLimits', chooseLimits(options.tierLimits ?? {}))
 }, { name: 'tiers', fastify: '5.x' })

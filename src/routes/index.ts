@@ -16,6 +16,7 @@ import { listTiers } from './admin/list-tiers.js'
 import { revokeApiKey } from './admin/revoke-key.js'
 import { errors } from './errors.js'
 import { health } from './health.js'
+import { limits } from './limits.js'
 import { openapi } from './openapi.js'
 import { ready } from './ready.js'
 import { getResolve } from './resolve/get.js'
@@ -61,6 +62,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
   await fastify.register(async (anyKey) => {
     describeRoutes(anyKey, [{ ApiKeyAuth: [] }, { BearerAuth: [] }], namedSessionFailures)
     anyKey.addHook('onRequest', fastify.requirePrincipal)
+    await anyKey.register(limits)
     await anyKey.register(getResolve, { defaults })
     await anyKey.register(postResolve, { defaults, mapping })
   })

@@ -20,7 +20,8 @@ const expiresAt = timestamp('When the key stops working; a key without it works 
 
 export const TierLimits = Type.Object({
   requestsPerHour: Type.Integer({ minimum: 0, description: 'Requests in an hour.', examples: [10_000] }),
-  sessions: Type.Boolean({ description: 'Whether the tier includes sessions.', examples: [true] })
+  sessions: Type.Boolean({ description: 'Whether the tier includes sessions.', examples: [true] }),
+  maxSessions: Type.Integer({ minimum: 0, description: 'Sessions at the same time.', examples: [1_000] })
 }, { additionalProperties: false })
 
 const apiKeyFields = {
@@ -42,7 +43,7 @@ const exampleKey = {
   name: 'agent-7',
   metadata: { team: 'payments' },
   createdAt: 1789551600000,
-  limits: { requestsPerHour: 10_000, sessions: true }
+  limits: { requestsPerHour: 10_000, sessions: true, maxSessions: 1_000 }
 }
 
 export const ApiKey = Type.Object(apiKeyFields, { $id: 'ApiKey', additionalProperties: false, examples: [exampleKey] })

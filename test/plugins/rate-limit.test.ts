@@ -2,7 +2,8 @@ import Fastify from 'fastify'
 import rateLimit from '@fastify/rate-limit'
 import t from 'tap'
 import sipherSessions from '../../src/index.js'
-import { answer, createDatabase, createKey, startService } from '../helpers.js'
+import { generateApiKey, hashApiKey } from '../../src/api-key.js'
+import { adminKey, answer, createDatabase, createKey, createPool, failure, startService } from '../helpers.js'
 
 t.test('a key\'s requests are counted by its tier, whatever they ask, and the 101st of a free key is a 429', async t => {
   const { service } = await startService(t)
@@ -26,6 +27,126 @@ t.test('a key\'s requests are counted by its tier, whatever they ask, and the 10
   t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', headers: (await createKey(service)).headers, payload: { defaults: {} } })).statusCode, 201, 'another key has a limit of its own')
 })
 
+t.test('of 200 requests at once through two instances, a limit of 100 lets exactly 100 pass', async t => {
+  const one = await startService(t)
+  const two = await startService(t, { connectionString: one.connectionString })
+  const { headers } = await createKey(one.service, 'free')
+  const responses = await Promise.all(Array.from({ length: 200 }, (_, i) => [one, two][i % 2]!.service.inject({ url: '/v1/limits', headers })))
+  t.equal(responses.filter(({ statusCode }) => statusCode === 200).length, 100)
+  t.equal(responses.filter(({ statusCode }) => statusCode === 429).length, 100)
+  const remaining = responses.filter(({ statusCode }) => statusCode === 200).map(({ headers }) => Number(headers['ratelimit-remaining']))
+  t.strictSame(remaining.sort((a, b) => a - b), Array.from({ length: 100 }, (_, i) => i), 'and each is told what was left after it')
+})
+
+t.test('the window is an hour from a key\'s first request, by the database\'s clock', async t => {
+  const { service, connectionString } = await startService(t)
+  const pool = createPool(t, connectionString)
+  const { headers } = await createKey(service, 'free')
+  const send = async () => {
+    const { statusCode, headers: answered } = await service.inject({ url: '/v1/resolve', headers })
+    return [statusCode, answered['ratelimit-remaining'], Number(answered['ratelimit-reset'])]
+  }
+  t.strictSame(await send(), [200, '99', 3600])
+  await pool.query('update sipher_sessions.request_counts set requests = 100, window_start = now() - interval \'59 minutes 50 seconds\'')
+  const refused = await service.inject({ url: '/v1/resolve', headers })
+  t.equal(refused.statusCode, 429)
+  t.ok([9, 10].includes(Number(refused.headers['retry-after'])), 'Retry-After is what is left of the window')
+  t.equal(refused.headers['ratelimit-reset'], refused.headers['retry-after'])
+  await pool.query('update sipher_sessions.request_counts set window_start = now() - interval \'1 hour\'')
+  t.strictSame(await send(), [200, '99', 3600], 'then it begins anew')
+})
+
+t.test('GET /v1/limits answers the tier, its limits and what is left', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const limits = { requestsPerHour: 10_000, sessions: true, maxSessions: 1_000 }
+  t.strictSame(answer(await service.inject({ url: '/v1/limits', headers })), { status: 200, body: { success: true, data: { tier: 'pro', limits, requests: { remaining: 9_999, resetSeconds: 3600 } } } })
+  t.equal((await service.inject({ url: '/v1/limits', headers: { authorization: `Bearer ${key}` } })).json().data.requests.remaining, 9_998)
+
+  const { service: uncounted } = await startService(t, { connectionString, rateLimit: false, tierLimits: { pro: { requestsPerHour: 5, maxSessions: 2 } } })
+  t.strictSame(answer(await uncounted.inject({ url: '/v1/limits', headers })), { status: 200, body: { success: true, data: { tier: 'pro', limits: { requestsPerHour: 5, sessions: true, maxSessions: 2 } } } })
+  t.equal((await service.inject('/v1/limits')).json().error.code, 'UNAUTHORIZED')
+})
+
+t.test('limits come from the options, and what can be none is refused at the start', async t => {
+  const { service } = await startService(t, { tierLimits: { free: { requestsPerHour: 2, maxSessions: 7 } } })
+  const { headers } = await createKey(service, 'free')
+  const send = async () => (await service.inject({ url: '/v1/limits', headers }))
+  t.strictSame((await send()).json().data.limits, { requestsPerHour: 2, sessions: false, maxSessions: 0 }, 'a tier without sessions gets none')
+  t.strictSame([(await send()).statusCode, (await send()).statusCode], [200, 429])
+  const start = (tierLimits: object) => startService(t, { connectionString: 'postgres://unused', migrate: false, tierLimits })
+  await t.rejects(start({ gold: {} }), { message: 'The option tierLimits names the tier "gold"; the tiers are free, pro, enterprise' })
+  for (const requestsPerHour of [-1, 1.5, Number.NaN, 2 ** 31]) {
+    await t.rejects(start({ pro: { requestsPerHour } }), { message: `The option tierLimits.pro.requestsPerHour is ${requestsPerHour}; it must be a whole number from 0 to 2147483647` })
+  }
+})
+
+t.test('a request that cannot be counted is refused, or let through with a warning where the operator chose so', async t => {
+  const { service, connectionString } = await startService(t)
+  const lines: string[] = []
+  const { service: open } = await startService(t, { connectionString, rateLimitFailOpen: true, logLevel: 'warn', logStream: { write: line => { lines.push(line) } } })
+  const { headers } = await createKey(service)
+  await createPool(t, connectionString).query('alter table sipher_sessions.request_counts rename to hidden')
+  t.strictSame(answer(await service.inject({ url: '/v1/resolve', headers })), failure(503, 'SERVICE_UNAVAILABLE', 'The service cannot reach its database at the moment. Try again in 1 s.'))
+  for (let i = 0; i < 3; i++) t.equal((await open.inject({ url: '/v1/resolve', headers })).statusCode, 200)
+  t.strictSame(lines.map(line => (JSON.parse(line) as { msg: string }).msg), ['requests cannot be counted, and are let through uncounted (RATE_LIMIT_FAIL_OPEN)'], 'told once, not for each request')
+})
+
+t.test('no spelling of a request gets round the limit', async t => {
+  const { service, connectionString } = await startService(t, { corsOrigins: ['https://app.example.com'] })
+  const pool = createPool(t, connectionString)
+  const { key, headers } = await createKey(service, 'free')
+  const other = await createKey(service)
+  await service.inject({ url: '/v1/limits', headers })
+  const counted = async () => (await pool.query<{ requests: number }>('select requests from sipher_sessions.request_counts where requests < 100000 and principal_id = (select id from sipher_sessions.api_keys where tier = \'free\')')).rows[0]!.requests
+
+  const attempts: [name: string, request: object][] = [
+    ['letter case', { url: '/V1/LIMITS', headers }],
+    ['letter case of the header', { url: '/v1/limits', headers: { 'X-API-KEY': key } }],
+    ['percent-encoding', { url: '/v1/%6cimits', headers }],
+    ['doubled slashes', { url: '//v1//limits', headers }],
+    ['a slash at the end', { url: '/v1/limits/', headers }],
+    ['a query string', { url: '/v1/limits?x=1', headers }],
+    ['a dot segment', { url: '/v1/./limits', headers }],
+    ['X-Forwarded-For', { url: '/v1/limits', headers: { ...headers, 'x-forwarded-for': '198.51.100.7' } }],
+    ['both headers', { url: '/v1/limits', headers: { ...headers, authorization: `Bearer ${other.key}` } }],
+    ['the other header', { url: '/v1/limits', headers: { authorization: `bearer ${key}` } }],
+    ['HEAD', { method: 'HEAD', url: '/v1/limits', headers }],
+    ['OPTIONS', { method: 'OPTIONS', url: '/v1/limits', headers }],
+    ['a route that there is not', { url: '/v1/nowhere', headers }],
+    ['a route that there is not, outside of the API', { url: '/nowhere', headers }],
+    ['a session that there is not', { url: '/v1/health', headers: { ...headers, 'x-session-id': 'nope' } }]
+  ]
+  for (const [name, request] of attempts) {
+    const before = await counted()
+    const { statusCode } = await service.inject(request)
+    // What CORS answers to OPTIONS is about no request, and asks nothing of the database.
+    t.equal(await counted() - before, name === 'OPTIONS' && statusCode === 400 ? 0 : 1, `${name}: ${statusCode}`)
+  }
+  await pool.query('update sipher_sessions.request_counts set requests = 100')
+  for (const [name, request] of attempts) {
+    const { statusCode } = await service.inject(request)
+    t.equal(statusCode, name === 'OPTIONS' ? 400 : 429, name)
+  }
+})
+
+t.test('requests for routes that there are not, without a key, are limited by address', async t => {
+  const { service } = await startService(t)
+  const ask = (url: string) => service.inject({ url, remoteAddress: '192.0.2.9' })
+  const responses = await Promise.all(Array.from({ length: 100 }, (_, i) => ask(i % 2 ? '/v1/nowhere' : '/nowhere')))
+  t.ok(responses.every(({ statusCode }) => statusCode === 404))
+  t.equal((await ask('/nowhere')).statusCode, 429)
+})
+
+t.test('counts whose hour is over are removed', async t => {
+  const { service, connectionString } = await startService(t)
+  const pool = createPool(t, connectionString)
+  for (const id of ['over', 'under way']) await service.requestCountRepository.increment(id)
+  await pool.query('update sipher_sessions.request_counts set window_start = now() - interval \'61 minutes\' where principal_id = \'over\'')
+  t.equal(await service.requestCountRepository.deleteExpired(10), 1)
+  t.strictSame((await pool.query('select principal_id from sipher_sessions.request_counts')).rows, [{ principal_id: 'under way' }])
+})
+
 t.test('authentications that fail are limited by address', async t => {
   const { service } = await startService(t)
   const fail = (remoteAddress: string) => service.inject({ url: '/v1/admin/keys', remoteAddress, headers: { 'x-api-key': 'garbage' } })
@@ -35,7 +156,46 @@ t.test('authentications that fail are limited by address', async t => {
   t.equal(refused.statusCode, 429)
   t.match(refused.json().error, { code: 'RATE_LIMIT_EXCEEDED', message: /^Too many requests from this address carried no valid API key\. Try again in \d+ s\.$/ })
   t.equal((await fail('192.0.2.2')).statusCode, 401, 'another address is not affected')
-  t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', remoteAddress: '192.0.2.1', headers: (await createKey(service)).headers, payload: { defaults: {} } })).statusCode, 201, 'nor is a valid key')
+  t.equal((await service.inject({ url: '/v1/admin/tiers', remoteAddress: '192.0.2.1', headers: { 'x-api-key': adminKey } })).statusCode, 429, 'the right admin key would tell whoever guesses')
+})
+
+t.test('an address whose keys have failed too often costs no query, and its neighbours are served', async t => {
+  const { service, connectionString } = await startService(t)
+  const neighbour = await createKey(service)
+  const revoked = await createKey(service)
+  const ask = (headers: object) => service.inject({ url: '/v1/limits', remoteAddress: '192.0.2.1', headers: { ...headers } })
+  t.equal((await ask(neighbour.headers)).statusCode, 200)
+  t.equal((await ask(revoked.headers)).statusCode, 200)
+  const unknown = () => ({ 'x-api-key': generateApiKey('pro') })
+  const failures = await Promise.all(Array.from({ length: 100 }, () => ask(unknown())))
+  t.ok(failures.every(({ statusCode }) => statusCode === 401))
+
+  const { rows } = await createPool(t, connectionString).query('select count(*)::int as keys from sipher_sessions.api_keys')
+  t.strictSame(rows, [{ keys: 2 }])
+  await createPool(t, connectionString).query('alter table sipher_sessions.api_keys rename to hidden')
+  for (let i = 0; i < 200; i++) {
+    const { statusCode } = await ask(unknown())
+    if (statusCode !== 429) t.fail(`answered ${statusCode}: it was looked up`)
+  }
+  await createPool(t, connectionString).query('alter table sipher_sessions.hidden rename to api_keys')
+  t.equal((await ask(neighbour.headers)).statusCode, 200, 'a key that was valid here before is looked up')
+  await service.apiKeyRepository.revoke(revoked.id)
+  t.equal((await ask(revoked.headers)).statusCode, 429, 'and is no longer once it is found not to be')
+  t.equal((await ask(revoked.headers)).statusCode, 429)
+})
+
+t.test('of the keys that were valid only so many are remembered', async t => {
+  const { service, connectionString } = await startService(t)
+  const keys = Array.from({ length: 10_001 }, () => generateApiKey('pro'))
+  await createPool(t, connectionString).query(`
+    insert into sipher_sessions.api_keys (id, secret_hash, display_prefix, tier, name)
+    select 'key_' || n, hash, '', 'pro', '' from unnest($1::bytea[]) with ordinality as given (hash, n)`, [keys.map(hashApiKey)])
+  const ask = async (key: string) => (await service.inject({ url: '/v1/limits', remoteAddress: '192.0.2.1', headers: { 'x-api-key': key } })).statusCode
+  for (let i = 0; i < keys.length; i += 500) await Promise.all(keys.slice(i, i + 500).map(ask))
+  await Promise.all(Array.from({ length: 100 }, () => ask('garbage')))
+  t.equal(await ask(keys[0]!), 429)
+  t.equal(await ask(keys[1]!), 200)
+  t.equal(await ask(keys.at(-1)!), 200)
 })
 
 t.test('the address behind a proxy is believed only from the proxies that were named', async t => {

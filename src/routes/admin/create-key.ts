@@ -20,6 +20,6 @@ export const createApiKey: FastifyPluginAsyncTypebox = async (fastify) => {
   }, async (request, reply) => {
     const { secret, record } = await fastify.apiKeyRepository.create(request.body)
     reply.code(201)
-    return { success: true as const, data: { key: secret, ...presentApiKey(record) } }
+    return { success: true as const, data: { key: secret, ...presentApiKey(record, fastify.tierLimits) } }
   })
 }

@@ -19,6 +19,6 @@ export const getApiKey: FastifyPluginAsyncTypebox = async (fastify) => {
     }
   }, async (request) => {
     const record = await fastify.apiKeyRepository.get(request.params.id)
-    return { success: true as const, data: presentApiKey(record) }
+    return { success: true as const, data: presentApiKey(record, fastify.tierLimits) }
   })
 }

@@ -26,6 +26,6 @@ export const listApiKeys: FastifyPluginAsyncTypebox = async (fastify) => {
     const records = await fastify.apiKeyRepository.list({ limit: limit + 1, after: cursor })
     const page = records.slice(0, limit)
     const nextCursor = records.length > limit ? page.at(-1)!.id : undefined
-    return { success: true as const, data: { keys: page.map(presentApiKey), ...(nextCursor && { nextCursor }) } }
+    return { success: true as const, data: { keys: page.map(record => presentApiKey(record, fastify.tierLimits)), ...(nextCursor && { nextCursor }) } }
   })
 }

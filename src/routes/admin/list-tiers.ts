@@ -1,5 +1,4 @@
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { tierLimits } from '../../plugins/tiers.js'
 import { apiKeySchemas as schemas } from '../../schemas/api-key.js'
 import { failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
@@ -7,7 +6,7 @@ import { tierNames } from '../../schemas/tier.js'
 import { adminFailures } from './shared.js'
 
 export const listTiers: FastifyPluginAsyncTypebox = async (fastify) => {
-  const tiers = tierNames.map(tier => ({ tier, limits: tierLimits[tier] }))
+  const tiers = tierNames.map(tier => ({ tier, limits: fastify.tierLimits[tier] }))
 
   fastify.get('/tiers', {
     schema: {

@@ -1,6 +1,7 @@
 import { type ErrorCode } from '../../errors.js'
 import { type ApiKeyRecord } from '../../plugins/api-key-repository.js'
-import { tierLimits } from '../../plugins/tiers.js'
+import { type TierLimits } from '../../plugins/tiers.js'
+import { type Tier } from '../../schemas/tier.js'
 
 /** What every admin operation can answer besides its own errors. */
 export const adminFailures = [
@@ -8,7 +9,7 @@ export const adminFailures = [
 ] as const satisfies ErrorCode[]
 
 /** A key's record as the admin operations answer it: absent times left out, the tier's limits added. */
-export function presentApiKey ({ expiresAt, revokedAt, ...record }: ApiKeyRecord) {
+export function presentApiKey ({ expiresAt, revokedAt, ...record }: ApiKeyRecord, tierLimits: Readonly<Record<Tier, TierLimits>>) {
   return {
     ...record,
     ...(expiresAt !== null && { expiresAt }),

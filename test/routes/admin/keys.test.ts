@@ -2,7 +2,7 @@ import t from 'tap'
 import { adminKey, answer, createKey, createPool, failure, startService } from '../../helpers.js'
 
 const admin = { 'x-api-key': adminKey }
-const limits = { requestsPerHour: 10_000, sessions: true }
+const limits = { requestsPerHour: 10_000, sessions: true, maxSessions: 1_000 }
 const keyNotFound = failure(404, 'KEY_NOT_FOUND', 'There is no API key with this id. GET /v1/admin/keys lists them.')
 const unknownKeyId = `key_${'0'.repeat(32)}`
 
@@ -120,9 +120,9 @@ t.test('GET /v1/admin/tiers answers what each tier includes', async t => {
       success: true,
       data: {
         tiers: [
-          { tier: 'free', limits: { requestsPerHour: 100, sessions: false } },
-          { tier: 'pro', limits: { requestsPerHour: 10_000, sessions: true } },
-          { tier: 'enterprise', limits: { requestsPerHour: 100_000, sessions: true } }
+          { tier: 'free', limits: { requestsPerHour: 100, sessions: false, maxSessions: 0 } },
+          { tier: 'pro', limits },
+          { tier: 'enterprise', limits: { requestsPerHour: 100_000, sessions: true, maxSessions: 100_000 } }
         ]
       }
     }

@@ -1,0 +1,89 @@
+import fp from 'fastify-plugin'
+import { createBatch } from '../batch.js'
+import { type Queryable } from './database.js'
+
+/** How many requests a principal has made in its window, and what is left of that. */
+export interface RequestCount {
+  requests: number
+  /** Milliseconds until the window ends, by the database's clock. */
+  remainingMs: number
+}
+
+interface CountRow extends RequestCount {
+  id: string
+}
+
+/**
+ * Counts of requests in Postgres, exact on any number of instances: every count is an increment of the one row, and
+ * the number that comes back is the request's own. The window is fixed; it begins with a principal's first request.
+ *
+ * @param windowMs the window's length, in milliseconds
+ */
+export function createRequestCountRepository (database: Queryable, windowMs: number) {
+  const remaining = (column: string) => `$1::float8 - extract(epoch from now() - ${column})::float8 * 1000`
+
+  // The increments of a batch are one statement, however many are one principal's. In the order of the ids, so that two
+  // instances that count the same principals never wait for each other in a circle.
+  const increment = createBatch<string, RequestCount>(async principalIds => {
+    const increments = new Map<string, number>()
+    for (const id of principalIds) increments.set(id, (increments.get(id) ?? 0) + 1)
+    const { rows } = await database.query<CountRow>(`
+      insert into sipher_sessions.request_counts as counts (principal_id, window_start, requests)
+      select id, now(), increment from unnest($2::text[], $3::int[]) as given (id, increment) order by id
+      on conflict (principal_id) do update set
+        window_start = case when ${remaining('counts.window_start')} > 0 then counts.window_start else now() end,
+        requests = excluded.requests + case when ${remaining('counts.window_start')} > 0 then counts.requests else 0 end
+      returning principal_id as id, requests, ${remaining('window_start')} as "remainingMs"`,
+    [windowMs, [...increments.keys()], [...increments.values()]])
+    const counts = new Map(rows.map(row => [row.id, row]))
+    // What comes back is the number of the batch's last request; its others have those before.
+    return principalIds.map(id => {
+      const { requests, remainingMs } = counts.get(id)!
+      const left = increments.get(id)! - 1
+      increments.set(id, left)
+      return { requests: requests - left, remainingMs }
+    })
+  })
+
+  return {
+    /** Counts a request, and answers which one of the principal's window it is, from 1. */
+    increment,
+
+    /** The principal's count, without counting. */
+    async read (principalId: string): Promise<RequestCount> {
+      const { rows } = await database.query<CountRow>(`
+        select requests, ${remaining('window_start')} as "remainingMs"
+        from sipher_sessions.request_counts
+        where principal_id = $2::text and ${remaining('window_start')} > 0`, [windowMs, principalId])
+      return rows[0] ?? { requests: 0, remainingMs: windowMs }
+    },
+
+    /** Removes at most `limit` counts whose window is over, and returns how many. */
+    async deleteExpired (limit: number): Promise<number> {
+      const { rowCount } = await database.query(`
+        delete from sipher_sessions.request_counts
+        where principal_id = any (array(
+          select principal_id from sipher_sessions.request_counts
+          where window_start < now() - make_interval(secs => $1::float8 / 1000)
+          order by window_start
+          limit $2::int
+          for update skip locked
+        ))`, [windowMs, limit])
+      return rowCount!
+    }
+  }
+}
+
+export type RequestCountRepository = ReturnType<typeof createRequestCountRepository>
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    requestCountRepository: RequestCountRepository
+  }
+}
+
+const hour = 3_600_000
+
+export default fp(async (fastify) => {
+  fastify.decorate('requestCountRepository', createRequestCountRepository(fastify.sessionDatabase, hour))
+}, { name: 'request-count-repository', fastify: '5.x', dependencies: ['database'] })

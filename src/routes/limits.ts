@@ -1,0 +1,37 @@
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { TierLimits } from '../schemas/api-key.js'
+import { failures, successOf } from '../schemas/envelope.js'
+import { Tier } from '../schemas/tier.js'
+
+export const limits: FastifyPluginAsyncTypebox = async (fastify) => {
+  fastify.get('/limits', {
+    schema: {
+      operationId: 'getLimits',
+      tags: ['Service'],
+      summary: 'What the key may do, and what is left of it',
+      description: 'Answers the key\'s tier, its limits, and what is left of them on all instances together. This request counts as well.',
+      response: {
+        200: successOf(Type.Object({
+          tier: Tier,
+          limits: TierLimits,
+          requests: Type.Optional(Type.Object({
+            remaining: Type.Integer({ minimum: 0, description: 'Requests that are left in the window.', examples: [9_988] }),
+            resetSeconds: Type.Integer({ minimum: 0, description: 'Seconds until the window ends, and the count begins anew.', examples: [2_710] })
+          }, { additionalProperties: false, description: 'Absent where the service counts no requests.' }))
+        }, { additionalProperties: false }), { description: 'The limits.' }),
+        ...failures('UNAUTHORIZED', 'INVALID_API_KEY', 'RATE_LIMIT_EXCEEDED', 'SERVICE_UNAVAILABLE')
+      }
+    }
+  }, async (request) => {
+    const { tier } = request.principal!
+    const count = await fastify.requestLimits.remaining(request)
+    return {
+      success: true as const,
+      data: {
+        tier,
+        limits: fastify.tierLimits[tier],
+        ...(count && { requests: { remaining: count.remaining, resetSeconds: count.ttlInSeconds } })
+      }
+    }
+  })
+}
