@@ -1,6 +1,6 @@
 import { ApiError } from './errors.js'
 
-export interface BatchOptions<Item> {
+export interface BatchOptions {
   /**
    * Items of one batch at most: a statement stays short enough to be planned and answered quickly, whatever the load.
    * @default 500
@@ -18,8 +18,6 @@ export interface BatchOptions<Item> {
    * @default 5000
    */
   maxWaiting?: number
-  /** Items of the same key go into different batches, where a batch could not tell them apart. */
-  keyOf?: (item: Item) => unknown
   /** Whether an error may be one item's fault. Then the batch is halved and tried again, until only that one fails. */
   isOneItemsFault?: (error: unknown) => boolean
 }
@@ -37,9 +35,9 @@ interface Waiting<Item, Result> {
  * @param run does a batch, and resolves with one result for each item, in their order
  * @returns a function that does one item
  */
-export function createBatch<Item, Result> (run: (items: Item[]) => Promise<readonly Result[]>, options: BatchOptions<Item> = {}): (item: Item) => Promise<Result> {
-  const { maxSize = 500, maxInFlight = 3, maxWaiting = 5000, keyOf, isOneItemsFault } = options
-  let waiting: Waiting<Item, Result>[] = []
+export function createBatch<Item, Result> (run: (items: Item[]) => Promise<readonly Result[]>, options: BatchOptions = {}): (item: Item) => Promise<Result> {
+  const { maxSize = 500, maxInFlight = 3, maxWaiting = 5000, isOneItemsFault } = options
+  const waiting: Waiting<Item, Result>[] = []
   let inFlight = 0
   let scheduled = false
 
@@ -54,25 +52,11 @@ export function createBatch<Item, Result> (run: (items: Item[]) => Promise<reado
   function dispatch (): void {
     scheduled = false
     inFlight++
-    void send(take()).finally(() => {
+    void send(waiting.splice(0, maxSize)).finally(() => {
       inFlight--
       schedule()
     })
     schedule()
-  }
-
-  function take (): Waiting<Item, Result>[] {
-    if (!keyOf) return waiting.splice(0, maxSize)
-    const keys = new Set()
-    const batch: Waiting<Item, Result>[] = []
-    waiting = waiting.filter(entry => {
-      const key = keyOf(entry.item)
-      if (batch.length === maxSize || keys.has(key)) return true
-      keys.add(key)
-      batch.push(entry)
-      return false
-    })
-    return batch
   }
 
   async function send (batch: Waiting<Item, Result>[]): Promise<void> {

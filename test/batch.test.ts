@@ -2,7 +2,7 @@ import t from 'tap'
 import { createBatch, type BatchOptions } from '../src/batch.js'
 
 /** A batch whose every run waits until it is let go, and a list of what was run. */
-function startGated (options: BatchOptions<string> = {}) {
+function startGated (options: BatchOptions = {}) {
   const runs: { items: string[], finish: (error?: Error) => void }[] = []
   const load = createBatch<string, string>(items => new Promise((resolve, reject) => {
     runs.push({ items, finish: error => error ? reject(error) : resolve(items.map(item => item.toUpperCase())) })
@@ -73,19 +73,6 @@ t.test('beyond the queue\'s maximum length a request is refused at once', async 
   const { finish } = await run(2)
   finish()
   t.strictSame(await Promise.all(waiting), ['A', 'B'])
-})
-
-t.test('items of one key are never in one batch', async t => {
-  const { run, load } = startGated({ keyOf: item => item[0], maxSize: 2, maxInFlight: 1 })
-  const results = ['a1', 'a2', 'b1', 'c1', 'a3'].map(load)
-  const seen = []
-  for (const number of [1, 2, 3]) {
-    const { items, finish } = await run(number)
-    seen.push(items)
-    finish()
-  }
-  t.strictSame(seen, [['a1', 'b1'], ['a2', 'c1'], ['a3']])
-  t.strictSame(await Promise.all(results), ['A1', 'A2', 'B1', 'C1', 'A3'])
 })
 
 t.test('what fails a batch fails all of it; what may be one item\'s fault fails that one only', async t => {
