@@ -38,6 +38,9 @@ export interface DatabaseOptions {
  */
 const answerGraceMs = 100
 
+/** How long a connection may take to be made, in milliseconds, before another one is tried. */
+const connectTimeoutMs = 3_000
+
 const unavailableStates = /^(08|53|57|58|28|3D|3F|25006|40|42P01)/
 
 /**
@@ -59,7 +62,8 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     connectionString: options.connectionString,
     application_name: 'sipher-sessions',
     max: options.maxConnections ?? 10,
-    connectionTimeoutMillis: halfMs,
+    // A request does not wait that long; a connection that comes too late for one is there for the next.
+    connectionTimeoutMillis: connectTimeoutMs,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
     statement_timeout: halfMs,
