@@ -8,6 +8,7 @@ export function toApiError (error: unknown): ApiError {
   const { code = '', statusCode = 500, message } = error as Partial<FastifyError>
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new ApiError('PAYLOAD_TOO_LARGE', { cause: error })
   if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return new ApiError('UNSUPPORTED_MEDIA_TYPE', { cause: error })
+  if (code === 'FST_ERR_MAX_PARAM_LENGTH') return validationError('request', [{ field: 'url', reason: 'holds a parameter that is too long' }])
   if (code === 'FST_ERR_BAD_URL') return validationError('request', [{ field: 'url', reason: 'holds a percent sign that begins no valid escape' }])
   if (statusCode < 500) return validationError('request', [{ field: 'request', reason: String(message) }])
   return new ApiError('INTERNAL_SERVER_ERROR', { cause: error })

@@ -60,8 +60,24 @@ function buildValidatorCompiler (schemas: Record<string, unknown>): FastifySchem
   // The compilers take a route's schema with its place, whatever their type says.
   const body = build(schemas as never, { customOptions: { ...strict, useDefaults: false, coerceTypes: false } }) as FastifySchemaCompiler<unknown>
   const other = build(schemas as never, { customOptions: { ...strict, useDefaults: true, coerceTypes: 'array' } }) as FastifySchemaCompiler<unknown>
-  return route => route.httpPart === 'body' ? body(route) : other(route)
+  return route => route.httpPart === 'body' ? body(route) : refusingInfinity(other(route))
 }
+
+/** Ajv converts `1e999` to a number that is beyond every maximum, and compares only finite ones with it. */
+function refusingInfinity (validate: Validate): Validate {
+  const refusing: Validate = (data) => {
+    const valid = validate(data)
+    refusing.errors = validate.errors
+    if (!valid) return false
+    const infinite = Object.entries(data as object).find(([, value]) => typeof value === 'number' && !Number.isFinite(value))
+    if (infinite === undefined) return true
+    refusing.errors = [{ keyword: 'type', instancePath: `/${infinite[0]}`, schemaPath: '', params: {}, message: 'must be a finite number' }]
+    return false
+  }
+  return refusing
+}
+
+type Validate = ReturnType<FastifySchemaCompiler<unknown>>
 
 /** Whether brackets nest deeper than any value of ours, which reading and writing by recursion may not survive. */
 function nestsTooDeep (body: string): boolean {

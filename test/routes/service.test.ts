@@ -50,6 +50,9 @@ t.test('a URL that cannot be decoded is a 400 in the envelope', async t => {
   const { service } = await startService(t)
   const details = [{ field: 'url', reason: 'holds a percent sign that begins no valid escape' }]
   t.strictSame(answer(await service.inject('/v1/sessions/%zz')), failure(400, 'VALIDATION_ERROR', `The request is not valid: url ${details[0]!.reason}`, details))
+
+  const tooLong = [{ field: 'url', reason: 'holds a parameter that is too long' }]
+  t.strictSame(answer(await service.inject(`/v1/sessions/${'x'.repeat(5000)}`)), failure(400, 'VALIDATION_ERROR', `The request is not valid: url ${tooLong[0]!.reason}`, tooLong))
 })
 
 t.test('what fails inside is a 500 that hides its cause', async t => {
