@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { maxHeaderSize, type IncomingMessage, type Server } from 'node:http'
 import { type Socket } from 'node:net'
 import cors from '@fastify/cors'
+import helmet from '@fastify/helmet'
 import Fastify, { type FastifyHttpOptions, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { type AppOptions } from './app.js'
 import sipherSessions from './index.js'
@@ -70,6 +71,14 @@ export function createService ({
   service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)
   service.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
+  })
+  // For answers that are data: no browser is to make a page of them. Swagger UI sets a policy of its own.
+  service.register(helmet, {
+    contentSecurityPolicy: { useDefaults: false, directives: { 'default-src': ["'none'"], 'frame-ancestors': ["'none'"] } },
+    // Whether other names of the operator's domain can do with HTTPS alone is not for this service to say.
+    strictTransportSecurity: { maxAge: 31_536_000, includeSubDomains: false },
+    crossOriginOpenerPolicy: false,
+    originAgentCluster: false
   })
   drainConnections(service)
 

@@ -61,3 +61,19 @@ t.test('a client may choose its request\'s id, if it is short and plain', async 
     t.match(await idOf(id), /^[0-9a-f]{12}-[0-9a-z]+$/, JSON.stringify(id))
   }
 })
+
+t.test('answers carry the headers that keep browsers from misusing them, and none is kept by a cache', async t => {
+  const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false, docs: '/docs' })
+  for (const url of ['/v1/health', '/v1/limits', '/v1/nowhere', '/nowhere']) {
+    const { headers } = await service.inject(url)
+    t.match(headers, {
+      'content-security-policy': 'default-src \'none\';frame-ancestors \'none\'',
+      'strict-transport-security': 'max-age=31536000',
+      'x-content-type-options': 'nosniff',
+      'x-frame-options': 'SAMEORIGIN',
+      'referrer-policy': 'no-referrer'
+    }, url)
+    if (url !== '/nowhere') t.equal(headers['cache-control'], 'no-store', url)
+  }
+  t.match((await service.inject('/docs/')).headers['content-security-policy'], /script-src 'self'/, 'Swagger UI has a policy of its own')
+})

@@ -49,6 +49,8 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
   const schemas = createSessionSchemas(defaults)
   await fastify.register(errorHandler)
   await fastify.register(validation)
+  // Sessions hold secrets, and what was read a moment ago may have been deleted since.
+  fastify.addHook('onRequest', async (_request, reply) => { reply.header('cache-control', 'no-store') })
   for (const schema of [ErrorResponse, ...Object.values(schemas), ...Object.values(apiKeySchemas)]) fastify.addSchema(schema)
 
   await fastify.register(async (anyone) => {
