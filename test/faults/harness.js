@@ -1,0 +1,177 @@
+// What the fault tests share: a real PostgreSQL with its normal durability, the built service as processes of its own,
+// and requests to it. All of it on loopback, bounded in count and time, and gone afterwards.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
+import { Agent, request as send } from 'undici'
+import { startEmbeddedPostgres } from '../../dist/embedded-postgres.js'
+import { migrate } from '../../dist/migrate.js'
+
+export const adminKey = 'the-admin-key-of-the-fault-tests-0123456789'
+export const encryptionKeys = [Buffer.alloc(32, 7).toString('base64')]
+
+const environment = {
+  PATH: process.env.PATH,
+  HOME: process.env.HOME,
+  PORT: '0',
+  LOG_LEVEL: 'warn',
+  ADMIN_API_KEY: adminKey,
+  SESSION_ENCRYPTION_KEYS: encryptionKeys.join(','),
+  RATE_LIMIT_PRO: '2000000000',
+  SESSION_LIMIT_PRO: '2000000000'
+}
+
+/** Ends what was started, the last first, however the test ends. */
+export async function withCleanup (run) {
+  const cleanups = []
+  try {
+    return await run(cleanup => cleanups.push(cleanup))
+  } finally {
+    for (const cleanup of cleanups.reverse()) await cleanup()
+  }
+}
+
+/** A PostgreSQL that can be stopped as by a power cut and started again on what it had flushed. */
+export async function startPostgres (defer) {
+  const dataDir = mkdtempSync(join(tmpdir(), 'sipher-faults-'))
+  chmodSync(dataDir, 0o755)
+  let server = await startEmbeddedPostgres({ dataDir })
+  defer(async () => {
+    await server?.stop()
+    rmSync(dataDir, { recursive: true, force: true })
+  })
+  return {
+    connectionString: server.connectionString,
+    /** PostgreSQL's immediate shutdown: no checkpoint, no goodbye; the next start recovers from the log. */
+    async stopImmediately () {
+      const pid = Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0])
+      process.kill(pid, 'SIGQUIT')
+      await waitUntil('PostgreSQL has ended', () => !isAlive(pid))
+      server = undefined
+    },
+    async stop () {
+      await server.stop()
+      server = undefined
+    },
+    async start () {
+      server = await startEmbeddedPostgres({ dataDir })
+    }
+  }
+}
+
+function isAlive (pid) {
+  try {
+    return process.kill(pid, 0) && !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ')
+  } catch {
+    return false
+  }
+}
+
+/** A database of its own on the server, migrated unless `empty`. */
+export async function createDatabase (connectionString, name, { empty = false } = {}) {
+  await query(connectionString, `create database ${name}`)
+  const url = new URL(connectionString.replace('@/', '@localhost/'))
+  url.pathname = `/${name}`
+  if (!empty) {
+    const pool = new pg.Pool({ connectionString: url.href })
+    await migrate(pool)
+    await pool.end()
+  }
+  return url.href
+}
+
+export async function query (connectionString, text, values) {
+  const client = new pg.Client({ connectionString })
+  client.on('error', () => {})
+  await client.connect()
+  try {
+    return (await client.query(text, values)).rows
+  } finally {
+    await client.end()
+  }
+}
+
+/** The built service as a process, listening. */
+export async function startInstance (defer, databaseUrl, variables = {}) {
+  const child = spawn(process.execPath, ['dist/server.js'], { env: { ...environment, LOG_LEVEL: 'info', DATABASE_URL: databaseUrl, ...variables }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const exited = once(child, 'exit')
+  let output = ''
+  const origin = await new Promise((resolve, reject) => {
+    const read = chunk => {
+      // Enough to tell why it did not start.
+      if (output.length < 20_000) output += chunk
+      const match = /Server listening at (http:\/\/[^"]+)/.exec(output)
+      if (match) resolve(match[1])
+    }
+    child.stdout.setEncoding('utf8').on('data', read)
+    child.stderr.setEncoding('utf8').on('data', read)
+    exited.then(([code, signal]) => reject(new Error(`the service ended with ${code ?? signal}:\n${output}`)))
+  })
+  const instance = {
+    origin,
+    pid: child.pid,
+    exited,
+    /** Ends it; resolves with its exit code. */
+    async stop (signal = 'SIGTERM') {
+      child.kill(signal)
+      const [code] = await exited
+      return code
+    }
+  }
+  defer(() => instance.stop('SIGKILL'))
+  return instance
+}
+
+/** Sends requests to the service; connections are kept, as a client's are. */
+export function createClient (defer, { connections = 64 } = {}) {
+  const dispatcher = new Agent({ connections, pipelining: 1, keepAliveTimeout: 30_000 })
+  defer(() => dispatcher.destroy())
+  /** @returns status, headers and JSON body; status 0 where the connection failed */
+  return async function ask (origin, method, path, { key, body, headers } = {}) {
+    try {
+      const response = await send(origin + path, {
+        dispatcher,
+        method,
+        headers: { ...(key && { 'x-api-key': key }), ...(body !== undefined && { 'content-type': 'application/json' }), ...headers },
+        ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) })
+      })
+      const text = await response.body.text()
+      return { status: response.statusCode, headers: response.headers, body: text && JSON.parse(text) }
+    } catch (error) {
+      return { status: 0, error }
+    }
+  }
+}
+
+/** A new API key, through the admin operations. */
+export async function createKey (ask, origin, tier = 'pro') {
+  const { status, body } = await ask(origin, 'POST', '/v1/admin/keys', { key: adminKey, body: { tier, name: 'faults' } })
+  if (status !== 201) throw new Error(`no key was made: ${status} ${JSON.stringify(body)}`)
+  return { key: body.data.key, id: body.data.id }
+}
+
+export async function waitUntil (what, condition, { timeoutMs = 30_000 } = {}) {
+  const deadline = performance.now() + timeoutMs
+  while (!await condition()) {
+    if (performance.now() > deadline) throw new Error(`waited ${timeoutMs / 1000} s in vain: ${what}`)
+    await sleep(10)
+  }
+}
+
+/** Random numbers that the same seed gives again (mulberry32, public domain, by Tommy Ettinger). */
+export function createRandom (seed) {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6D2B79F5) >>> 0
+    let t = state
+    t = Math.imul(t ^ (t >>> 15), t | 1)
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+export { sleep }

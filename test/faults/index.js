@@ -1,0 +1,38 @@
+// Breaks things on purpose, and counts what was lost: npm run test:faults [-- --short] [-- --seed N] [-- NAME ...]
+import { parseArgs } from 'node:util'
+import * as coldStarts from './cold-starts.js'
+import * as crashes from './crashes.js'
+import * as hostile from './hostile.js'
+import * as patches from './patches.js'
+import * as races from './races.js'
+
+const faults = { crashes, patches, races, 'cold-starts': coldStarts, hostile }
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { short: { type: 'boolean', default: false }, seed: { type: 'string', default: String(Date.now() % 1_000_000) } }
+})
+const unknown = positionals.find(name => !Object.hasOwn(faults, name))
+if (unknown !== undefined) {
+  console.error(`There is no fault ${unknown}. There are: ${Object.keys(faults).join(', ')}`)
+  process.exit(2)
+}
+
+console.log(`${values.short ? 'short form' : 'long form'}, seed ${values.seed}`)
+let passed = 0
+let failed = 0
+for (const [id, fault] of Object.entries(faults)) {
+  if (positionals.length > 0 && !positionals.includes(id)) continue
+  const began = performance.now()
+  let result
+  try {
+    result = await fault.run({ short: values.short, seed: Number(values.seed) })
+  } catch (error) {
+    result = { did: String(error.stack), passed: false }
+  }
+  if (result.passed) passed++
+  else failed++
+  console.log(`${result.passed ? 'ok' : 'not ok'} - ${id}: ${fault.name}\n  ${result.did} (${Math.round((performance.now() - began) / 1000)} s)`)
+}
+console.log(`${passed} passed, ${failed} failed`)
+process.exitCode = failed === 0 ? 0 : 1

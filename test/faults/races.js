@@ -1,0 +1,37 @@
+import { adminKey, createClient, createKey, startInstance, startPostgres, withCleanup } from './harness.js'
+
+export const name = 'delete and revoke racing with use over 3 instances'
+
+/**
+ * While three instances use a session it is deleted, or its key revoked, through one of them. What was sent after that
+ * was acknowledged must be refused by each.
+ */
+export function run ({ short }) {
+  return withCleanup(async defer => {
+    const rounds = short ? 200 : 10_000
+    const postgres = await startPostgres(defer)
+    const ask = createClient(defer)
+    const instances = []
+    for (let i = 0; i < 3; i++) instances.push(await startInstance(defer, postgres.connectionString))
+    let { key, id } = await createKey(ask, instances[0].origin)
+    let acceptedAfter = 0
+    let acceptedBefore = 0
+    for (let round = 0; round < rounds; round++) {
+      const [one, two, three] = [0, 1, 2].map(i => instances[(round + i) % 3].origin)
+      const { body } = await ask(one, 'POST', '/v1/sessions', { key, body: { defaults: { chain: 'near' } } })
+      const use = origin => ask(origin, 'POST', '/v1/resolve', { key, body: {}, headers: { 'x-session-id': body.data.sessionId } })
+      const revoke = round % 10 === 9
+      const racing = [one, two, three, one, two, three].map(use)
+      const { status } = revoke
+        ? await ask(two, 'DELETE', `/v1/admin/keys/${id}`, { key: adminKey })
+        : await ask(two, 'DELETE', `/v1/sessions/${body.data.sessionId}`, { key })
+      if (status !== 200) throw new Error(`round ${round}: the ${revoke ? 'revocation' : 'deletion'} answered ${status}`)
+      const after = await Promise.all([one, two, three].map(use))
+      const before = await Promise.all(racing)
+      acceptedAfter += after.filter(answer => answer.status !== (revoke ? 401 : 404)).length
+      acceptedBefore += before.filter(answer => answer.status === 200).length
+      if (revoke) ({ key, id } = await createKey(ask, one))
+    }
+    return { did: `${rounds} rounds; of the uses that raced ${acceptedBefore} came in time; ${acceptedAfter} accepted after the 2xx`, passed: acceptedAfter === 0 }
+  })
+}
