@@ -18,12 +18,20 @@ export interface BatchOptions {
    * @default 5000
    */
   maxWaiting?: number
+  /**
+   * How long an item may wait for its batch, in milliseconds; past that it is refused like those that find the queue
+   * full. What a batch then does takes its own time.
+   * @default 400
+   */
+  maxWaitMs?: number
   /** Whether an error may be one item's fault. Then the batch is halved and tried again, until only that one fails. */
   isOneItemsFault?: (error: unknown) => boolean
 }
 
 interface Waiting<Item, Result> {
   item: Item
+  /** When it was asked for, by `performance.now()`. */
+  since: number
   resolve: (result: Result) => void
   reject: (error: unknown) => void
 }
@@ -32,11 +40,12 @@ interface Waiting<Item, Result> {
  * Collects what is asked for in one turn of the event loop, and while earlier batches are under way, and does it at
  * once. Nothing is kept: each call gets an answer that was read after the call was made.
  *
- * @param run does a batch, and resolves with one result for each item, in their order
+ * @param run does a batch, and resolves with one result for each item, in their order; `since` is when the first of them
+ * was asked for, by `performance.now()`
  * @returns a function that does one item
  */
-export function createBatch<Item, Result> (run: (items: Item[]) => Promise<readonly Result[]>, options: BatchOptions = {}): (item: Item) => Promise<Result> {
-  const { maxSize = 500, maxInFlight = 3, maxWaiting = 5000, isOneItemsFault } = options
+export function createBatch<Item, Result> (run: (items: Item[], since: number) => Promise<readonly Result[]>, options: BatchOptions = {}): (item: Item) => Promise<Result> {
+  const { maxSize = 500, maxInFlight = 3, maxWaiting = 5000, maxWaitMs = 400, isOneItemsFault } = options
   const waiting: Waiting<Item, Result>[] = []
   let inFlight = 0
   let scheduled = false
@@ -51,6 +60,8 @@ export function createBatch<Item, Result> (run: (items: Item[]) => Promise<reado
 
   function dispatch (): void {
     scheduled = false
+    refuseLate()
+    if (waiting.length === 0) return
     inFlight++
     void send(waiting.splice(0, maxSize)).finally(() => {
       inFlight--
@@ -59,9 +70,15 @@ export function createBatch<Item, Result> (run: (items: Item[]) => Promise<reado
     schedule()
   }
 
+  /** While every batch was slow nobody could be served; who has waited too long gets the answer now. */
+  function refuseLate (): void {
+    const oldest = performance.now() - maxWaitMs
+    while (waiting.length > 0 && waiting[0]!.since < oldest) waiting.shift()!.reject(overloaded())
+  }
+
   async function send (batch: Waiting<Item, Result>[]): Promise<void> {
     try {
-      const results = await run(batch.map(({ item }) => item))
+      const results = await run(batch.map(({ item }) => item), batch[0]!.since)
       for (const [i, { resolve }] of batch.entries()) resolve(results[i]!)
     } catch (error) {
       if (batch.length > 1 && isOneItemsFault?.(error)) {
@@ -76,10 +93,17 @@ export function createBatch<Item, Result> (run: (items: Item[]) => Promise<reado
 
   return item => new Promise((resolve, reject) => {
     if (waiting.length >= maxWaiting) {
-      reject(new ApiError('SERVICE_UNAVAILABLE', { message: 'The service has more requests than it can serve at the moment. Try again in 1 s.', headers: { 'retry-after': '1' } }))
+      reject(overloaded())
       return
     }
-    waiting.push({ item, resolve, reject })
+    waiting.push({ item, since: performance.now(), resolve, reject })
     schedule()
+  })
+}
+
+function overloaded (): ApiError {
+  return new ApiError('SERVICE_UNAVAILABLE', {
+    message: 'The service has more requests than it can serve at the moment. Try again in 1 s.',
+    headers: { 'retry-after': '1' }
   })
 }

@@ -75,6 +75,31 @@ t.test('beyond the queue\'s maximum length a request is refused at once', async 
   t.strictSame(await Promise.all(waiting), ['A', 'B'])
 })
 
+t.test('who has waited too long is refused, and who has not is served', async t => {
+  const { runs, run, load } = startGated({ maxWaitMs: 50, maxInFlight: 1 })
+  const slow = load('slow')
+  await run(1)
+  const late = load('late')
+  const since = performance.now()
+  while (performance.now() - since < 60) await turn()
+  const inTime = load('in time')
+  runs[0]!.finish()
+  await t.rejects(late, { code: 'SERVICE_UNAVAILABLE' })
+  const { items, finish } = await run(2)
+  t.strictSame(items, ['in time'])
+  finish()
+  t.strictSame(await Promise.all([slow, inTime]), ['SLOW', 'IN TIME'])
+
+  const last = load('slow')
+  const { finish: finishSlow } = await run(3)
+  const alone = load('late')
+  const began = performance.now()
+  while (performance.now() - began < 60) await turn()
+  finishSlow()
+  await last
+  await t.rejects(alone, { code: 'SERVICE_UNAVAILABLE' }, 'also where nobody else waits')
+})
+
 t.test('what fails a batch fails all of it; what may be one item\'s fault fails that one only', async t => {
   const bad = new Error('bad item')
   const ran: string[][] = []

@@ -4,9 +4,16 @@ import pg from 'pg'
 import { ApiError } from '../errors.js'
 import { checkSchemaVersion, migrate } from '../migrate.js'
 
-/** A pool or a client of a transaction: whatever a repository can send a statement to. */
+/** A pool, a client of a transaction or the database of the app: whatever a repository can send a statement to. */
 export interface Queryable {
   query<Row extends object> (text: string, values?: unknown[]): Promise<{ rows: Row[], rowCount: number | null }>
+  /** The same for a request that has been waiting since a time by `performance.now()`: that counts as its wait. */
+  since? (time: number): Queryable
+}
+
+/** The queryable for what has been waiting since then, where it knows of waiting. */
+export function waitingSince (database: Queryable, since: number): Queryable {
+  return database.since?.(since) ?? database
 }
 
 export interface DatabaseOptions {
@@ -75,13 +82,13 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
   pool.on('error', onIdleError)
 
   /** A connection in time, or the error; a connection that comes too late goes straight back. */
-  function connect (): Promise<pg.PoolClient> {
+  function connect (waitMs: number): Promise<pg.PoolClient> {
     return new Promise((resolve, reject) => {
       let late = false
       const timer = setTimeout(() => {
         late = true
         reject(new Error(`no database connection became free within ${halfMs} ms`))
-      }, halfMs)
+      }, waitMs)
       pool.connect().then(client => {
         clearTimeout(timer)
         if (late) client.release()
@@ -93,34 +100,42 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     })
   }
 
+  async function query<Row extends object> (text: string, values: unknown[] | undefined, since: number): Promise<{ rows: Row[], rowCount: number | null }> {
+    let client: pg.PoolClient
+    try {
+      client = await connect(halfMs - (performance.now() - since))
+    } catch (error) {
+      throw unavailable(error)
+    }
+    // A connection that breaks under a statement emits `error` besides failing the statement.
+    client.on('error', ignore)
+    const giveBack = (broken: boolean) => {
+      client.removeListener('error', ignore)
+      client.release(broken)
+    }
+    const statement = { text, values, query_timeout: halfMs + answerGraceMs }
+    try {
+      const result = await client.query<Row>(statement)
+      giveBack(false)
+      return result
+    } catch (error) {
+      // After a timeout the answer may still arrive, and after a fatal error Postgres closes the connection.
+      giveBack(!(error instanceof pg.DatabaseError) || error.severity === 'FATAL')
+      throw isUnavailable(error) ? unavailable(error) : error
+    }
+  }
+
   return {
     /**
      * Sends one statement. Throws `SERVICE_UNAVAILABLE` when the database cannot be reached or takes longer than the
      * time allowed, and the driver's error when the statement itself is at fault.
      */
-    async query<Row extends object> (text: string, values?: unknown[]): Promise<{ rows: Row[], rowCount: number | null }> {
-      let client: pg.PoolClient
-      try {
-        client = await connect()
-      } catch (error) {
-        throw unavailable(error)
-      }
-      // A connection that breaks under a statement emits `error` besides failing the statement.
-      client.on('error', ignore)
-      const giveBack = (broken: boolean) => {
-        client.removeListener('error', ignore)
-        client.release(broken)
-      }
-      try {
-        const query = { text, values, query_timeout: halfMs + answerGraceMs }
-        const result = await client.query<Row>(query)
-        giveBack(false)
-        return result
-      } catch (error) {
-        // After a timeout the answer may still arrive, and after a fatal error Postgres closes the connection.
-        giveBack(!(error instanceof pg.DatabaseError) || error.severity === 'FATAL')
-        throw isUnavailable(error) ? unavailable(error) : error
-      }
+    query<Row extends object> (text: string, values?: unknown[]): Promise<{ rows: Row[], rowCount: number | null }> {
+      return query(text, values, performance.now())
+    },
+
+    since (time: number): Queryable {
+      return { query: (text, values) => query(text, values, time) }
     },
 
     /** Resolves when the database answers and its schema is the one that this code needs; throws otherwise. */

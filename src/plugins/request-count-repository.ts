@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 import { createBatch } from '../batch.js'
-import { type Queryable } from './database.js'
+import { waitingSince, type Queryable } from './database.js'
 
 /** How many requests a principal has made in its window, and what is left of that. */
 export interface RequestCount {
@@ -24,10 +24,10 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
 
   // The increments of a batch are one statement, however many are one principal's. In the order of the ids, so that two
   // instances that count the same principals never wait for each other in a circle.
-  const increment = createBatch<string, RequestCount>(async principalIds => {
+  const increment = createBatch<string, RequestCount>(async (principalIds, since) => {
     const increments = new Map<string, number>()
     for (const id of principalIds) increments.set(id, (increments.get(id) ?? 0) + 1)
-    const { rows } = await database.query<CountRow>(`
+    const { rows } = await waitingSince(database, since).query<CountRow>(`
       insert into sipher_sessions.request_counts as counts (principal_id, window_start, requests)
       select id, now(), increment from unnest($2::text[], $3::int[]) as given (id, increment) order by id
       on conflict (principal_id) do update set

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Fastify from 'fastify'
 import t from 'tap'
+import { waitingSince } from '../../src/plugins/database.js'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
 import sipherSessions from '../../src/index.js'
 import { answer, createDatabase, createKey, createPool, createProxy, createSession, failure, startService } from '../helpers.js'
@@ -126,4 +127,9 @@ t.test('a statement that outlasts the time allowed on a pool without a limit of 
 t.test('without a database the registration fails with a sentence', async t => {
   const host = Fastify()
   await t.rejects(async () => { await host.register(sipherSessions, {}) }, { message: 'sipher-sessions needs a database: give it `pool` (a pg.Pool) or `connectionString`.' })
+})
+
+t.test('a queryable that knows nothing of waiting is used as it is', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  t.equal(waitingSince(pool, 0), pool)
 })
