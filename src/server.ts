@@ -63,6 +63,9 @@ function urlOf ({ server }: FastifyInstance): string {
   return `http://${unspecified ? '127.0.0.1' : family === 'IPv6' ? `[${address}]` : address}:${port}`
 }
 
+// Whoever reads the output may go (`npm start | head`); that is no reason to stop serving.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => { void end(0) })
 for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
   process.on(event, (error: unknown) => {

@@ -163,6 +163,18 @@ t.test('an error that nobody has caught ends it, and leaves nothing behind', asy
   t.notOk(isAlive(postgres))
 })
 
+t.test('when nobody reads its output any more it still serves, and ends when it is told to', async t => {
+  const { child, exit } = run(t, { DATA_DIR: createDataDir(t), PORT: '5107' })
+  child.stdout.destroy()
+  child.stderr.destroy()
+  const ask = () => fetch('http://127.0.0.1:5107/v1/ready').then(({ status }) => status, () => 0)
+  while (await ask() !== 200) await new Promise(resolve => setImmediate(resolve))
+  // Until it has printed the keys, and longer.
+  for (let i = 0; i < 200; i++) t.equal(await ask(), 200)
+  child.kill('SIGTERM')
+  t.strictSame(await exit, [0, null])
+})
+
 t.test('with DATABASE_URL no key is made, and a short admin key is warned of', async t => {
   const connectionString = await createDatabase(t, { empty: true })
   const { child, printed, output } = run(t, { DATABASE_URL: connectionString, ADMIN_API_KEY: 'short', HOST: '::1', RATE_LIMIT_FAIL_OPEN: 'true' })
