@@ -1,7 +1,8 @@
 import { Type } from '@sinclair/typebox'
+import Fastify from 'fastify'
 import t from 'tap'
-import { secret } from '../../../src/index.js'
-import { answer, createKey, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
+import sipherSessions, { secret } from '../../../src/index.js'
+import { answer, createDatabase, createKey, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
 
 const held = { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' }
 
@@ -13,6 +14,66 @@ t.test('GET /v1/resolve answers a session\'s defaults as JSON and as headers, wi
   t.strictSame(answer(response), { status: 200, body: { success: true, data: { defaults: { chain: 'near', privacyLevel: 'shielded' } } } })
   const sent = Object.entries(response.headers).filter(([name]) => name.startsWith('x-session-default'))
   t.strictSame(sent, [['x-session-default-chain', 'near'], ['x-session-default-privacy-level', 'shielded']])
+})
+
+t.test('GET /v1/resolve says who makes the request, and no two ids are the same header', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, {
+    connectionString: await createDatabase(t),
+    sweepIntervalMs: 0,
+    identify: request => ({ id: decodeURIComponent(String(request.headers['x-user'])), tier: 'enterprise' })
+  })
+  const principalOf = async (user: string) => {
+    const { headers } = await host.inject({ url: '/v1/resolve', headers: { 'x-user': encodeURIComponent(user) } })
+    return [headers['x-principal-id'], headers['x-principal-tier']]
+  }
+  t.strictSame(await principalOf('ann@example.org'), ['ann@example.org', 'enterprise'])
+  t.strictSame(await principalOf('zoë'), ['"zo\\u00eb"', 'enterprise'])
+  t.strictSame(await principalOf('"zo\\u00eb"'), ['"\\"zo\\\\u00eb\\""', 'enterprise'])
+})
+
+t.test('a refusal is in a header as well, for proxies that pass on no body', async t => {
+  const { service } = await startService(t)
+  const { headers } = await createKey(service)
+  const resolve = async (headers: object, method: 'GET' | 'HEAD' = 'GET') => service.inject({ method, url: '/v1/resolve', headers: { ...headers } })
+  for (const [status, sent] of [[400, { ...headers, 'x-session-id': 'ü' }], [401, {}], [403, { ...(await createKey(service, 'free')).headers, 'x-session-id': unknownSessionId }], [404, { ...headers, 'x-session-id': unknownSessionId }]] as const) {
+    const response = await resolve(sent)
+    t.equal(response.statusCode, status)
+    t.equal(response.headers['x-resolve-error'], response.body)
+  }
+  await service.sessionDatabase.query('alter table sipher_sessions.sessions rename to hidden')
+  const down = await resolve({ ...headers, 'x-session-id': unknownSessionId })
+  t.strictSame([down.statusCode, down.headers['x-resolve-error']], [503, down.body])
+  t.strictSame([down.headers['retry-after'], (await resolve(headers)).headers['x-resolve-error']], ['1', undefined])
+  t.equal((await resolve({}, 'HEAD')).statusCode, 401)
+})
+
+t.test('a proxy that keeps the request\'s method and path is answered the same below /v1/resolve/', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key, held)
+  for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'HEAD'] as const) {
+    for (const more of [{}, { 'content-type': 'application/json', 'content-length': '0' }, { 'content-type': 'multipart/form-data; boundary=b', 'content-length': '0' }]) {
+      const response = await service.inject({ method, url: '/v1/resolve/transfer/5?chain=sui', headers: { ...headers, ...more, 'x-session-id': sessionId } })
+      t.equal(response.statusCode, 200, method)
+      t.equal(response.headers['x-session-default-chain'], 'near')
+      t.equal(response.headers['x-session-applied'], undefined)
+      if (method !== 'HEAD') t.strictSame(response.json(), { success: true, data: { defaults: { chain: 'near', privacyLevel: 'shielded' } } })
+    }
+    const refused = await service.inject({ method, url: '/v1/resolve/', headers: { ...headers, 'x-session-id': unknownSessionId } })
+    t.equal(refused.statusCode, 404)
+    t.equal((await service.inject({ method, url: '/v1/resolve/transfer' })).statusCode, 401)
+  }
+  const bytes = await service.inject({ method: 'POST', url: '/v1/resolve/x', headers: { ...headers, 'content-type': 'application/json' }, payload: 'not read' })
+  t.equal(bytes.statusCode, 200)
+})
+
+t.test('two defaults that would be one header are refused at the start', async t => {
+  const host = Fastify()
+  const { String } = Type
+  await t.rejects(async () => host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false, defaults: Type.Object({ feeLimit: String(), fee_limit: String() }) }),
+    { message: 'The defaults "feeLimit" and "fee_limit" would both be the header X-Session-Default-Fee-Limit of GET /v1/resolve; rename one' })
 })
 
 t.test('a request that names no session has no defaults, and still needs a key', async t => {
