@@ -57,7 +57,12 @@ function badPath (at: string): Error {
  * @returns the placements that were filled in
  */
 export function fillDefaults (target: unknown, values: SessionDefaultValues, placements: readonly Placement[]): Placement[] {
-  return placements.filter(({ name, path }) => Object.hasOwn(values, name) && fillPath(target, path, 0, values[name]))
+  const filled: Placement[] = []
+  for (const placement of placements) {
+    const { name, path } = placement
+    if (Object.hasOwn(values, name) && fillPath(target, path, 0, values[name])) filled.push(placement)
+  }
+  return filled
 }
 
 function fillPath (target: unknown, path: readonly PathStep[], depth: number, value: unknown): boolean {

@@ -107,52 +107,59 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   fastify.addHook('onRequest', async (request, reply) => {
     const sessionId = request.headers[header]
     if (sessionId === undefined || request.routeOptions.config?.sessionDefaults === false) return
-    return refuseOrIgnore(request, reply, async () => {
+    try {
       await fastify.requirePrincipal(request, reply)
-      await requireSessionTier(request)
+      if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
       if (typeof sessionId !== 'string' || !sessionIdPattern.test(sessionId)) {
         throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
       }
       request.namedSession = sessionId
-    })
+    } catch (error) {
+      return refuseOrIgnore(request, reply, error)
+    }
   })
 
   fastify.addHook('preValidation', async (request, reply) => {
     const { namedSession } = request
     if (namedSession === null) return
-    return refuseOrIgnore(request, reply, async () => {
+    try {
       const session = await fastify.sessionRepository.use(namedSession, request.principal!.id)
       request.sessionDefaults = session.defaults as SessionDefaults
-      const apply = request.routeOptions.config.sessionDefaults
+      const { config } = request.routeOptions
+      const apply = config.sessionDefaults
       const applied = typeof apply === 'function'
-        ? new Set(await apply(request, session.defaults))
-        : applyDefaults(request, planOf(request), session.defaults)
-      if (applied.size > 0) reply.header('x-session-applied', names.filter(name => applied.has(name)).join(', '))
-    })
+        ? [...await apply(request, session.defaults)]
+        : applyDefaults(request, plans.get(config) ?? planOf(request), session.defaults)
+      if (applied.length > 0) reply.header('x-session-applied', listOf(applied))
+    } catch (error) {
+      return refuseOrIgnore(request, reply, error)
+    }
   })
 
   /**
    * The answer is sent here rather than thrown: it is this plugin's, in its envelope, on whichever host's route; the
    * host's error handler is for the host's errors.
    */
-  async function refuseOrIgnore (request: FastifyRequest, reply: FastifyReply, step: () => Promise<void>): Promise<FastifyReply | undefined> {
-    try {
-      await step()
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error
-      if (onInvalid === 'ignore' && ignorable.includes(error.code)) return
-      return sendError(request, reply, error)
+  function refuseOrIgnore (request: FastifyRequest, reply: FastifyReply, error: unknown): FastifyReply | undefined {
+    if (!(error instanceof ApiError)) throw error
+    if (onInvalid === 'ignore' && ignorable.includes(error.code)) return
+    return sendError(request, reply, error)
+  }
+
+  /** The names of what was filled in, in the order of the defaults, each once. */
+  function listOf (applied: readonly string[]): string {
+    let list = ''
+    for (const name of names) {
+      if (applied.includes(name)) list += list === '' ? name : `, ${name}`
     }
+    return list
   }
 
   // Made at a route's first use: by then all shared schemas that it may refer to have been added.
   function planOf (request: FastifyRequest): RoutePlan {
-    const { config } = request.routeOptions
-    let plan = plans.get(config)
-    if (!plan) {
-      plan = makePlan(request.routeOptions, request.server, placements)
-      plans.set(config, plan)
-    }
+    const route = request.routeOptions
+    const plan = makePlan(route, request.server, placements)
+    plans.set(route.config, plan)
     return plan
   }
 }, { name: 'session-defaults', fastify: '5.x', dependencies: ['authentication', 'session-repository', 'tiers'] })
@@ -188,7 +195,7 @@ function takenBy ({ body, query, undescribed }: RoutePlan, { method }: RouteOpti
 }
 
 /** Fills in what is missing, in place, and returns the names of what was filled in. */
-function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: SessionDefaultValues): Set<string> {
+function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: SessionDefaultValues): string[] {
   const filled = fillDefaults(request.query, values, plan.query)
   const { body } = request
   if (isBodyless(request)) {
@@ -201,7 +208,7 @@ function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: Sessio
   } else if (isFillable(body) && !isMultipart(request)) {
     filled.push(...fillDefaults(body, values, plan.body))
   }
-  return new Set(filled.map(({ name }) => name))
+  return filled.map(({ name }) => name)
 }
 
 /**
