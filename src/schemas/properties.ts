@@ -11,8 +11,9 @@ interface Node {
 
 /**
  * Whether a JSON Schema speaks of the property at a path: in its own properties and items, in those of schemas that
- * it refers to (shared ones and its document's own), and in the parts of `allOf`, `anyOf` and `oneOf`. Of a route's
- * body that is declared by media type, each schema counts.
+ * it refers to (shared ones and its document's own), and in the parts of `allOf`, `anyOf` and `oneOf`, in `then` and
+ * `else`, and in what depends on other properties. Of a route's body that is declared by media type, each schema counts.
+ * What `if` asks about, and what a pattern of names allows, is not spoken of: a map of any names takes no defaults.
  *
  * @param root the document that holds the schema, where that is not the schema itself
  */
@@ -38,6 +39,11 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
     for (const keyword of ['allOf', 'anyOf', 'oneOf']) {
       const parts = schema[keyword]
       if (Array.isArray(parts)) parts.forEach(part => visit({ schema: part, root }))
+    }
+    for (const keyword of ['then', 'else']) visit({ schema: schema[keyword], root })
+    for (const keyword of ['dependencies', 'dependentSchemas']) {
+      const dependents = schema[keyword]
+      if (isObject(dependents)) Object.values(dependents).forEach(part => visit({ schema: part, root }))
     }
     if (isObject(schema.content)) {
       for (const media of Object.values(schema.content)) {

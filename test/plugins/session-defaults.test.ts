@@ -319,3 +319,17 @@ t.test('a route can take the values in its own way', async t => {
   })
   t.strictSame(await send({ url: '/header' }), { status: 200, applied: 'chain', body: { chain: 'near' } })
 })
+
+t.test('a route under a prefix, in a scope with schemas of its own, takes defaults by those', async t => {
+  const { send } = await startHost(t, host => {
+    host.register(async scope => {
+      scope.addSchema({ $id: 'part', type: 'object', properties: { chain: { type: 'array', items: { type: 'string' } } } })
+      scope.addSchema({ $id: 'whole', type: 'object', allOf: [{ $ref: 'part#' }, { type: 'object', properties: { amount: { type: 'number' } } }] })
+      scope.post('/transfer', { schema: { body: { $ref: 'whole#' } }, config: { sessionDefaults: ['chain'] } }, async request => request.body)
+      scope.get('/quote', { schema: { querystring: { $ref: 'part#' } } }, async request => request.query as object)
+    }, { prefix: '/inner' })
+  })
+  t.strictSame(await send({ method: 'POST', url: '/inner/transfer', payload: { amount: 1 } }), { status: 200, applied: 'chain', body: { amount: 1, chain: ['near'] } })
+  t.strictSame(await send({ url: '/inner/quote' }), { status: 200, applied: 'chain', body: { chain: ['near'] } }, 'a list in a query string takes one value')
+  t.strictSame(await send({ url: '/inner/quote?chain=sui&chain=base' }), { status: 200, applied: undefined, body: { chain: ['sui', 'base'] } })
+})

@@ -27,3 +27,17 @@ t.test('a path leads through properties and items, wherever they are described',
   t.notOk(has(schema, 'options', eachItem, 'level'))
   t.ok(has({ items: { properties: { chain: {} } } }, eachItem, 'chain'))
 })
+
+t.test('a property that applies on a condition is one, and what a condition asks about or a pattern allows is none', t => {
+  const has = (schema: unknown, name: string) => hasPath(schema, [name], () => undefined)
+  const x = { properties: { x: {} } }
+  t.ok(has({ if: {}, then: x }, 'x'))
+  t.ok(has({ if: {}, else: { allOf: [x] } }, 'x'))
+  t.ok(has({ dependentSchemas: { y: x } }, 'x'))
+  t.ok(has({ dependencies: { y: x, z: ['y'] } }, 'x'))
+  t.notOk(has({ if: x, then: {} }, 'x'))
+  t.notOk(has({ patternProperties: { '^.*$': {} } }, 'x'))
+  t.notOk(has({ additionalProperties: {} }, 'x'))
+  t.notOk(has({ not: x }, 'x'))
+  t.end()
+})
