@@ -11,7 +11,8 @@ export async function runExample (t: Test, name: string, environment: Record<str
   const directory = mkdtempSync(join(tmpdir(), 'sipher-run-'))
   chmodSync(directory, 0o755)
   t.teardown(() => rmSync(directory, { recursive: true, force: true }))
-  const child = spawn(process.execPath, [`examples/${name}/start.js`], { env: { PATH, HOME, TMPDIR: directory, ...environment } })
+  // Without what tap puts there to measure coverage, which is that of src alone.
+  const child = spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, `examples/${name}/start.js`], { env: { PATH, HOME, TMPDIR: directory, ...environment } })
   const exit = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
   t.teardown(() => { child.kill() })
   let output = ''
