@@ -66,6 +66,11 @@ export const errorCodes = {
     description: 'The client took too long to send its request.',
     example: { message: 'The request was not sent whole within 60 s. Send it again.' }
   },
+  KEY_NOT_ACTIVE: {
+    status: 409,
+    description: 'The API key is revoked, or it has expired and the operation needs one that has not.',
+    example: { message: 'This API key is revoked, which is for good. Create a new one with POST /v1/admin/keys.' }
+  },
   PAYLOAD_TOO_LARGE: {
     status: 413,
     description: 'The body is larger than the operation takes.',

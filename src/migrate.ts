@@ -82,7 +82,7 @@ export async function checkSchemaVersion (database: Queryable): Promise<void> {
   const newest = (await listMigrations()).at(-1)!.version
   const current = await readVersion(database)
   if (current < newest) {
-    throw new Error(`The database schema is at version ${current} and this release needs ${newest}. Run: npm run migrate`)
+    throw new Error(`The database schema is at version ${current} and this release needs ${newest}. Run: npx sipher-sessions migrate`)
   }
 }
 

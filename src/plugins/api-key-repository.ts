@@ -1,9 +1,10 @@
+import { setImmediate as nextTick } from 'node:timers/promises'
 import DataLoader from 'dataloader'
 import fp from 'fastify-plugin'
 import { displayPrefix, generateApiKey, hashApiKey } from '../api-key.js'
 import { ApiError, validationError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
-import { type Tier } from '../schemas/tier.js'
+import { tierNames, type Tier } from '../schemas/tier.js'
 import { type Queryable } from './database.js'
 import { rejectUnstorable, oneStatementPerTick } from './repositories.js'
 
@@ -13,10 +14,16 @@ export interface ApiKeyRecord {
   tier: Tier
   name: string
   metadata: Record<string, unknown>
+  /** By the database's clock; only an active key is accepted. */
+  status: 'active' | 'expired' | 'revoked'
   /** Milliseconds since the epoch, as are the other times. */
   createdAt: number
   expiresAt: number | null
   revokedAt: number | null
+  /** When the key was last used, exact to a minute. */
+  lastUsedAt: number | null
+  /** Until when the secret before this one is accepted as well; null where there is none. */
+  graceEndsAt: number | null
 }
 
 export interface NewApiKey {
@@ -27,30 +34,129 @@ export interface NewApiKey {
   metadata?: Record<string, unknown>
 }
 
+/** What of a key is changed; what is left out stays. */
+export interface ApiKeyChanges {
+  tier?: Tier
+  name?: string
+  /** Milliseconds since the epoch; null for a key that works until it is revoked. */
+  expiresAt?: number | null
+  /** Replaces the metadata as a whole. */
+  metadata?: Record<string, unknown>
+}
+
+const milliseconds = (time: string) => `floor(extract(epoch from ${time}) * 1000)::float8`
+
+const active = 'revoked_at is null and (expires_at is null or expires_at > now())'
+
 const columns = `
   id, display_prefix as "displayPrefix", tier, name, metadata,
-  floor(extract(epoch from created_at) * 1000)::float8 as "createdAt",
-  floor(extract(epoch from expires_at) * 1000)::float8 as "expiresAt",
-  floor(extract(epoch from revoked_at) * 1000)::float8 as "revokedAt"`
+  case when ${active} then 'active' when revoked_at is null then 'expired' else 'revoked' end as status,
+  ${milliseconds('created_at')} as "createdAt",
+  ${milliseconds('expires_at')} as "expiresAt",
+  ${milliseconds('revoked_at')} as "revokedAt",
+  ${milliseconds('last_used_at')} as "lastUsedAt",
+  ${milliseconds('case when previous_ends_at > now() then previous_ends_at end')} as "graceEndsAt"`
 
-function createApiKeyRepository (database: Queryable) {
+const stale = '(last_used_at is null or last_used_at < now() - interval \'1 minute\')'
+
+interface Authenticated {
+  id: string
+  tier: Tier
+  /** Whether the last use was noted so long ago that this one is worth a write. */
+  useIsStale: boolean
+}
+
+/**
+ * API keys in Postgres. Every call goes to the database, whose clock alone decides what has expired. Each change is
+ * one statement, so that it is made as a whole or not at all.
+ *
+ * @param onNotingFailed told when the time of a use could not be written, which fails no request
+ */
+export function createApiKeyRepository (database: Queryable, onNotingFailed: (error: unknown) => void) {
   // The lookups of one turn of the event loop share one statement; nothing is kept for the next, so that a revoked
-  // key stops working everywhere at once.
-  const bySecret = new DataLoader<Buffer, { id: string, tier: Tier } | null>(async (hashes) => {
-    const { rows } = await database.query<{ hash: Buffer, id: string, tier: Tier }>(`
-      select secret_hash as hash, id, tier
+  // key stops working everywhere at once. One condition over both columns, which walks through both indexes; as a
+  // union of two halves PostgreSQL starts parallel workers for a large batch, which takes it ten times as long.
+  const bySecret = new DataLoader<Buffer, Authenticated | null>(async (hashes) => {
+    const { rows } = await database.query<Authenticated & { hash: Buffer, previousHash: Buffer | null }>(`
+      select id, tier, ${stale} as "useIsStale", secret_hash as hash,
+        case when previous_ends_at > now() then previous_secret_hash end as "previousHash"
       from sipher_sessions.api_keys
-      where secret_hash = any ($1::bytea[])
-        and revoked_at is null
-        and (expires_at is null or expires_at > now())`, [hashes])
-    const found = new Map(rows.map(({ hash, id, tier }) => [hash.toString('latin1'), { id, tier }]))
+      where ${active} and (
+        secret_hash = any ($1::bytea[])
+        or previous_secret_hash is not null and previous_secret_hash = any ($1::bytea[]) and previous_ends_at > now())`, [hashes])
+    const found = new Map<string, Authenticated>()
+    for (const { hash, previousHash, ...key } of rows) {
+      found.set(hash.toString('latin1'), key)
+      if (previousHash) found.set(previousHash.toString('latin1'), key)
+    }
     return hashes.map(hash => found.get(hash.toString('latin1')) ?? null)
   }, oneStatementPerTick)
 
+  // Keys whose use is to be noted, and the writing of it, of which there is never more than one at a time.
+  const used = new Set<string>()
+  let noting: Promise<void> | null = null
+
+  /**
+   * Writes the uses of a turn of the event loop in one statement, and meanwhile gathers the next. Rows that another
+   * statement holds are skipped: it changes the key, or notes the same use. So no two of these can wait for each other
+   * in a circle, whatever keys they share.
+   */
+  async function noteUses (): Promise<void> {
+    await nextTick()
+    while (used.size > 0) {
+      const ids = [...used].slice(0, oneStatementPerTick.maxBatchSize)
+      try {
+        await database.query(`
+          update sipher_sessions.api_keys set last_used_at = now()
+          where id = any (array(
+            select id from sipher_sessions.api_keys
+            where id = any ($1::text[]) and ${stale}
+            for update skip locked
+          ))`, [ids])
+      } catch (error) {
+        onNotingFailed(error)
+      }
+      // Only now, so that a key that is used all the time is not written down again while that is under way.
+      for (const id of ids) used.delete(id)
+    }
+    noting = null
+  }
+
+  /** Why a change found no row to make it to. */
+  async function refuse (id: string, whenActive: () => Error): Promise<never> {
+    const { status } = await get(id)
+    if (status === 'revoked') throw new ApiError('KEY_NOT_ACTIVE')
+    throw whenActive()
+  }
+
+  /** @throws KEY_NOT_FOUND */
+  async function get (id: string): Promise<ApiKeyRecord> {
+    const { rows } = await database.query<ApiKeyRecord>(
+      `select ${columns} from sipher_sessions.api_keys where id = $1::text`, [id])
+    return rows[0] ?? notFound()
+  }
+
   return {
-    /** The id and tier of the key whose secret has this hash, unless it is revoked or has expired. */
+    get,
+
+    /**
+     * The id and tier of the key whose secret has this hash, or had it and is within the grace period, unless the key is
+     * revoked or has expired. The use is noted at most once a minute for each key, and not waited for.
+     */
     async authenticate (hash: Buffer): Promise<{ id: string, tier: Tier } | null> {
-      return bySecret.load(hash)
+      const key = await bySecret.load(hash)
+      if (!key) return null
+      const { useIsStale, ...principal } = key
+      if (useIsStale) {
+        used.add(principal.id)
+        noting ??= noteUses()
+      }
+      return principal
+    },
+
+    /** Resolves when no use of a key is left to be noted. */
+    async usesNoted (): Promise<void> {
+      await noting
     },
 
     /**
@@ -67,7 +173,7 @@ function createApiKeyRepository (database: Queryable) {
         returning ${columns}`,
       [`key_${timePrefixedId(16).toString('hex')}`, hashApiKey(secret), displayPrefix(secret), tier, name, JSON.stringify(metadata), expiresAt]))
       const [record] = rows
-      if (!record) throw validationError('body', [{ field: 'expiresAt', reason: 'lies in the past' }])
+      if (!record) throw expiryLiesInThePast()
       return { secret, record }
     },
 
@@ -81,27 +187,73 @@ function createApiKeyRepository (database: Queryable) {
       return rows
     },
 
-    /** @throws KEY_NOT_FOUND */
-    async get (id: string): Promise<ApiKeyRecord> {
-      const { rows } = await database.query<ApiKeyRecord>(
-        `select ${columns} from sipher_sessions.api_keys where id = $1::text`, [id])
-      return rows[0] ?? notFound()
+    /**
+     * Gives the key a new secret, which cannot be had again. The secret it replaces is accepted for `graceSeconds`
+     * more by the database's clock, and one that an earlier rotation replaced ends now: of a key no more than two
+     * secrets ever work.
+     *
+     * @returns with `graceEndsAt`, when the secret that was replaced ends or has ended
+     * @throws KEY_NOT_FOUND, or KEY_NOT_ACTIVE for a key that is revoked or has expired
+     */
+    async rotate (id: string, graceSeconds: number): Promise<{ secret: string, record: ApiKeyRecord, graceEndsAt: number }> {
+      // A secret says its tier, which only the statement knows: it takes the one that fits.
+      const secrets = tierNames.map(generateApiKey)
+      const { rows } = await database.query<ApiKeyRecord & { replacedEndsAt: number }>(`
+        update sipher_sessions.api_keys
+        set secret_hash = ($2::bytea[])[array_position($4::text[], tier)],
+          display_prefix = ($3::text[])[array_position($4::text[], tier)],
+          previous_secret_hash = case when $5::int > 0 then secret_hash end,
+          previous_ends_at = case when $5::int > 0 then now() + make_interval(secs => $5::int) end
+        where id = $1::text and ${active}
+        returning ${columns}, ${milliseconds('now() + make_interval(secs => $5::int)')} as "replacedEndsAt"`,
+      [id, secrets.map(hashApiKey), secrets.map(displayPrefix), tierNames, graceSeconds])
+      const [row] = rows
+      if (!row) {
+        return refuse(id, () => new ApiError('KEY_NOT_ACTIVE', { message: 'This API key has expired. Give it a later expiresAt, then rotate it.' }))
+      }
+      const { replacedEndsAt, ...record } = row
+      return { secret: secrets[tierNames.indexOf(record.tier)]!, record, graceEndsAt: replacedEndsAt }
     },
 
     /**
-     * Revokes a key for good; one that is revoked already stays as it was. From when this resolves no instance
-     * accepts it.
+     * Changes what is given and leaves the rest. From when this resolves every instance goes by the new tier and
+     * expiry. The secret stays, and goes on saying the tier that it was made for.
+     *
+     * @throws KEY_NOT_FOUND, KEY_NOT_ACTIVE for a key that is revoked, or VALIDATION_ERROR when it would have expired
+     * already, by the database's clock
+     */
+    async update (id: string, { tier, name, expiresAt, metadata }: ApiKeyChanges): Promise<ApiKeyRecord> {
+      const { rows } = await rejectUnstorable('metadata', database.query<ApiKeyRecord>(`
+        update sipher_sessions.api_keys
+        set tier = coalesce($2::text, tier),
+          name = coalesce($3::text, name),
+          metadata = coalesce($4::jsonb, metadata),
+          expires_at = case when $5::boolean then to_timestamp($6::float8 / 1000) else expires_at end
+        where id = $1::text and revoked_at is null
+          and ($6::float8 is null or to_timestamp($6::float8 / 1000) > now())
+        returning ${columns}`,
+      [id, tier, name, metadata && JSON.stringify(metadata), expiresAt !== undefined, expiresAt]))
+      return rows[0] ?? refuse(id, expiryLiesInThePast)
+    },
+
+    /**
+     * Revokes a key for good, with all its secrets; one that is revoked already stays as it was. From when this
+     * resolves no instance accepts it.
      *
      * @throws KEY_NOT_FOUND
      */
     async revoke (id: string): Promise<void> {
       const { rowCount } = await database.query(`
         update sipher_sessions.api_keys
-        set revoked_at = coalesce(revoked_at, now())
+        set revoked_at = coalesce(revoked_at, now()), previous_secret_hash = null, previous_ends_at = null
         where id = $1::text`, [id])
       if (rowCount === 0) notFound()
     }
   }
+}
+
+function expiryLiesInThePast (): ApiError {
+  return validationError('body', [{ field: 'expiresAt', reason: 'lies in the past' }])
 }
 
 function notFound (): never {
@@ -115,5 +267,9 @@ declare module 'fastify' {
 }
 
 export default fp(async (fastify) => {
-  fastify.decorate('apiKeyRepository', createApiKeyRepository(fastify.sessionDatabase))
+  const repository = createApiKeyRepository(fastify.sessionDatabase, error => {
+    fastify.log.warn({ err: error }, 'noting when keys were last used failed; their next use tries again')
+  })
+  fastify.decorate('apiKeyRepository', repository)
+  fastify.addHook('onClose', () => repository.usesNoted())
 }, { name: 'api-key-repository', fastify: '5.x', dependencies: ['database'] })

@@ -52,7 +52,8 @@ declare module 'fastify' {
 
 export default fp<AuthenticationOptions>(async (fastify, options) => {
   const { identify = identifyByApiKey, adminKey } = options
-  const adminDigest = adminKey ? hashApiKey(adminKey) : null
+  // What is empty or blank is not set: it must not be what a request without a key is compared with.
+  const adminDigest = adminKey?.trim() ? hashApiKey(adminKey) : null
   /** Hashes of keys that were valid when they were last looked up: what spares them a refusal, never a look-up. */
   const seenValid = new Set<string>()
 

@@ -14,6 +14,8 @@ import { getApiKey } from './admin/get-key.js'
 import { listApiKeys } from './admin/list-keys.js'
 import { listTiers } from './admin/list-tiers.js'
 import { revokeApiKey } from './admin/revoke-key.js'
+import { rotateApiKey } from './admin/rotate-key.js'
+import { updateApiKey } from './admin/update-key.js'
 import { errors } from './errors.js'
 import { health } from './health.js'
 import { limits } from './limits.js'
@@ -85,6 +87,8 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
     await admin.register(createApiKey)
     await admin.register(listApiKeys)
     await admin.register(getApiKey)
+    await admin.register(updateApiKey)
+    await admin.register(rotateApiKey)
     await admin.register(revokeApiKey)
     await admin.register(listTiers)
   }, { prefix: '/admin' })

@@ -19,7 +19,7 @@ t.test('GET /v1/ready answers 200 only while the database answers and its schema
 
   await createPool(t, connectionString).query('delete from sipher_sessions.migrations where version > 1')
   const behind = await service.inject('/v1/ready')
-  t.strictSame(answer(behind), failure(503, 'SERVICE_UNAVAILABLE', `The database schema is at version 1 and this release needs ${readdirSync('migrations').length}. Run: npm run migrate`))
+  t.strictSame(answer(behind), failure(503, 'SERVICE_UNAVAILABLE', `The database schema is at version 1 and this release needs ${readdirSync('migrations').length}. Run: npx sipher-sessions migrate`))
   t.equal(behind.headers['retry-after'], '1')
 
   const { service: unmigrated } = await startService(t, { connectionString: await createDatabase(t, { empty: true }), migrate: false })

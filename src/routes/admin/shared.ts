@@ -9,11 +9,13 @@ export const adminFailures = [
 ] as const satisfies ErrorCode[]
 
 /** A key's record as the admin operations answer it: absent times left out, the tier's limits added. */
-export function presentApiKey ({ expiresAt, revokedAt, ...record }: ApiKeyRecord, tierLimits: Readonly<Record<Tier, TierLimits>>) {
+export function presentApiKey ({ expiresAt, revokedAt, lastUsedAt, graceEndsAt, ...record }: ApiKeyRecord, tierLimits: Readonly<Record<Tier, TierLimits>>) {
   return {
     ...record,
     ...(expiresAt !== null && { expiresAt }),
     ...(revokedAt !== null && { revokedAt }),
+    ...(lastUsedAt !== null && { lastUsedAt }),
+    ...(graceEndsAt !== null && { graceEndsAt }),
     limits: tierLimits[record.tier]
   }
 }

@@ -10,6 +10,8 @@ const operations = [
   { method: 'POST', url: '/v1/admin/keys', payload: { tier: 'pro', name: 'x' } },
   { method: 'GET', url: '/v1/admin/keys' },
   { method: 'GET', url: `/v1/admin/keys/${unknownKeyId}` },
+  { method: 'PATCH', url: `/v1/admin/keys/${unknownKeyId}`, payload: { name: 'x' } },
+  { method: 'POST', url: `/v1/admin/keys/${unknownKeyId}/rotate` },
   { method: 'DELETE', url: `/v1/admin/keys/${unknownKeyId}` },
   { method: 'GET', url: '/v1/admin/tiers' }
 ] as const
@@ -27,11 +29,14 @@ t.test('POST /v1/admin/keys creates a key that works, and shows it once', async 
   t.match(key, /^sk_pro_[0-9A-Za-z]{49}$/)
   t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', headers: { 'x-api-key': key }, payload: { defaults: {} } })).statusCode, 201)
 
+  await service.apiKeyRepository.usesNoted()
   const shown = await service.inject({ url: `/v1/admin/keys/${id}`, headers: admin })
+  const { lastUsedAt } = shown.json().data
   t.strictSame(answer(shown), {
     status: 200,
-    body: { success: true, data: { id, displayPrefix: key.slice(0, 11), tier: 'pro', name: 'agent-7', metadata: { team: 'payments' }, createdAt, expiresAt, limits } }
+    body: { success: true, data: { id, displayPrefix: key.slice(0, 11), tier: 'pro', name: 'agent-7', metadata: { team: 'payments' }, status: 'active', createdAt, expiresAt, lastUsedAt, limits } }
   })
+  t.ok(lastUsedAt >= createdAt)
 
   const { rows } = await createPool(t, connectionString).query('select row_to_json(k)::text as row from sipher_sessions.api_keys k')
   t.notMatch(rows[0].row, key.slice(11), 'the secret is not stored')
@@ -71,7 +76,7 @@ t.test('GET /v1/admin/keys lists all keys page by page', async t => {
   const all = await list('')
   t.equal(all.keys.length, 5)
   t.strictSame(Object.keys(all), ['keys'])
-  t.strictSame(Object.keys(all.keys[0]), ['id', 'displayPrefix', 'tier', 'name', 'metadata', 'createdAt', 'limits'])
+  t.strictSame(Object.keys(all.keys[0]), ['id', 'displayPrefix', 'tier', 'name', 'metadata', 'status', 'createdAt', 'limits'])
 
   const collected = []
   for (let cursor = '', pages = 0; pages < 4; pages++) {
@@ -104,10 +109,10 @@ t.test('DELETE /v1/admin/keys/{id} revokes a key for good', async t => {
 
 t.test('an unknown key is a 404, a bad id a 400', async t => {
   const { service } = await startService(t)
-  for (const method of ['GET', 'DELETE'] as const) {
-    t.strictSame(answer(await service.inject({ method, url: `/v1/admin/keys/${unknownKeyId}`, headers: admin })), keyNotFound, method)
+  for (const [method, path, payload] of [['GET', ''], ['DELETE', ''], ['PATCH', '', { name: 'x' }], ['POST', '/rotate']] as const) {
+    t.strictSame(answer(await service.inject({ method, url: `/v1/admin/keys/${unknownKeyId}${path}`, headers: admin, payload })), keyNotFound, method)
     const reason = 'must match pattern "^key_[0-9a-f]{32}$"'
-    t.strictSame(answer(await service.inject({ method, url: '/v1/admin/keys/7', headers: admin })),
+    t.strictSame(answer(await service.inject({ method, url: `/v1/admin/keys/7${path}`, headers: admin, payload })),
       failure(400, 'VALIDATION_ERROR', `The path is not valid: id ${reason}`, [{ field: 'id', reason }]), method)
   }
 })
@@ -135,7 +140,7 @@ t.test('the admin operations take the admin key alone', async t => {
   for (const operation of operations) {
     t.strictSame(answer(await service.inject(operation)),
       failure(401, 'UNAUTHORIZED', 'This operation needs an API key. Send it as X-API-Key: <key> or Authorization: Bearer <key>.'))
-    for (const wrong of [headers, { 'x-api-key': `${adminKey}x` }]) {
+    for (const wrong of [headers, { 'x-api-key': `${adminKey}x` }, { 'x-api-key': adminKey.slice(0, -1) }, { 'x-api-key': adminKey.toUpperCase() }]) {
       t.strictSame(answer(await service.inject({ ...operation, headers: wrong })),
         failure(401, 'INVALID_API_KEY', 'This operation takes the admin key alone, and this is not it.'))
     }
@@ -144,10 +149,10 @@ t.test('the admin operations take the admin key alone', async t => {
 })
 
 t.test('without an admin key the admin operations are off, whatever is sent', async t => {
-  for (const adminKey of [undefined, '']) {
+  for (const adminKey of [undefined, '', ' ']) {
     const { service } = await startService(t, { adminKey })
     for (const operation of operations) {
-      for (const headers of [{}, { 'x-api-key': '' }, { authorization: 'Bearer ' }, { 'x-api-key': 'undefined' }]) {
+      for (const headers of [{}, { 'x-api-key': '' }, { 'x-api-key': ' ' }, { authorization: 'Bearer ' }, { 'x-api-key': 'undefined' }]) {
         t.strictSame(answer(await service.inject({ ...operation, headers })),
           failure(503, 'ADMIN_DISABLED', 'The admin operations are off: the service was started without ADMIN_API_KEY.'))
       }
