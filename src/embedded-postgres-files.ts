@@ -45,6 +45,13 @@ export function prepareFiles (options: { dataDir: string, binaries: string, dura
   return { binaries, data, account, logFile: join(home, 'postgres.log'), socketDir: prepareSocketDir(home, account) }
 }
 
+/** Where a server's data is, if an earlier run has made it: below the directory, or where root's had to be. Makes nothing. */
+export function dataFolders (dataDir: string): string[] {
+  if (!existsSync(dataDir)) return []
+  const home = realpathSync(dataDir)
+  return [home, stagedHome(home)].map(folder => join(folder, 'postgres'))
+}
+
 /** The folder with `bin`, `lib` and `share` of the npm package for the platform. */
 export function locateBinaries (platform: string): string {
   try {
@@ -116,6 +123,13 @@ function prepareSocketDir (home: string, account: Account): string {
   return dir
 }
 
+const stagingFolder = '/var/lib/sipher-sessions'
+
+/** Where root's data is kept when its server cannot reach the directory that was asked for. */
+function stagedHome (home: string): string {
+  return join(stagingFolder, createHash('sha256').update(home).digest('hex').slice(0, 12))
+}
+
 /* c8 ignore start -- no run is by root and by another user at once; CI is root, so that the longer part is tested */
 
 const isRoot = process.getuid?.() === 0
@@ -139,7 +153,8 @@ function reachableHome (home: string, created: string | undefined, log: (message
   // Whatever the umask says, the server's user must be able to pass through what was made just now.
   if (created) for (let path = home; path.startsWith(created); path = dirname(path)) chmodSync(path, 0o755)
   if (isReachable(home)) return home
-  const staged = join(stagingRoot(), createHash('sha256').update(home).digest('hex').slice(0, 12))
+  const staged = stagedHome(home)
+  stagingRoot()
   mkdirSync(staged, { recursive: true })
   chmodSync(staged, 0o755)
   log(`PostgreSQL does not run as root, and its user cannot reach ${home}: the data is kept in ${staged}`)
@@ -170,10 +185,9 @@ function reachableBinaries (native: string, log: (message: string) => void): str
 
 /** Only root can write here, so nobody can have prepared what is found. */
 function stagingRoot (): string {
-  const root = '/var/lib/sipher-sessions'
-  mkdirSync(root, { recursive: true })
-  chmodSync(root, 0o755)
-  return root
+  mkdirSync(stagingFolder, { recursive: true })
+  chmodSync(stagingFolder, 0o755)
+  return stagingFolder
 }
 
 /** Whether a user who owns nothing can read and run the file, or enter the directory. */

@@ -3,7 +3,7 @@ import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
-import { EmbeddedPostgresError, locateBinaries, port, prepareFiles, superuser, type Files } from './embedded-postgres-files.js'
+import { dataFolders, EmbeddedPostgresError, locateBinaries, port, prepareFiles, superuser, type Files } from './embedded-postgres-files.js'
 
 export { EmbeddedPostgresError }
 
@@ -62,6 +62,20 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
       rmSync(server.socketDir, { recursive: true, force: true })
     }
   }
+}
+
+/**
+ * Where the server is that a process of this machine's user runs on the data, or null when none does. It stays theirs:
+ * whoever ends it ends this connection's use of it.
+ */
+export async function findEmbeddedPostgres (dataDir: string): Promise<string | null> {
+  for (const data of dataFolders(dataDir)) {
+    const running = readServer(data)
+    const client = running && await connectTo(running.socketDir, data, 'sipher-sessions finder')
+    await client?.end()
+    if (client) return connectionString(running!.socketDir)
+  }
+  return null
 }
 
 /** Brings a server up on the data, or finds the one that runs there, and takes the owner's lock on it. */
@@ -123,19 +137,23 @@ async function startServer ({ binaries, data, socketDir, account, logFile, durab
   return null
 }
 
-/** A connection to the server on that socket if it is up and the data is ours. */
 async function connectOwner (socketDir: string, data: string): Promise<pg.Client | null> {
-  const owner = new pg.Client({ connectionString: connectionString(socketDir), application_name: 'sipher-sessions owner' })
+  return connectTo(socketDir, data, 'sipher-sessions owner')
+}
+
+/** A connection to the server on that socket if it is up and the data is ours. */
+async function connectTo (socketDir: string, data: string, name: string): Promise<pg.Client | null> {
+  const client = new pg.Client({ connectionString: connectionString(socketDir), application_name: name })
   // When the server goes away the pool's connections say so; this one has nothing to add.
-  owner.on('error', ignore)
+  client.on('error', ignore)
   try {
-    await owner.connect()
-    const { rows } = await owner.query<{ data_directory: string }>('show data_directory')
-    if (rows[0]!.data_directory === data) return owner
+    await client.connect()
+    const { rows } = await client.query<{ data_directory: string }>('show data_directory')
+    if (rows[0]!.data_directory === data) return client
   } catch {
     // Not up yet, or no longer.
   }
-  await owner.end()
+  await client.end()
   return null
 }
 

@@ -17,10 +17,10 @@ function createDataDir (t: Test): string {
 }
 
 /** The built process as `npm start` runs it, in an environment with nothing else, on any free port. */
-function run (t: Test, environment: Record<string, string>, script = 'dist/server.js') {
+function run (t: Test, environment: Record<string, string>) {
   const { PATH = '', HOME = '' } = process.env
   const coverage = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith('_TAPJS_') || name === 'NODE_OPTIONS'))
-  const child = spawn(process.execPath, [script], { env: { ...coverage, PATH, HOME, PORT: '0', ...environment } })
+  const child = spawn(process.execPath, ['dist/server.js'], { env: { ...coverage, PATH, HOME, PORT: '0', ...environment } })
   let output = ''
   const waiting: (() => void)[] = []
   for (const stream of [child.stdout, child.stderr]) {
@@ -242,23 +242,6 @@ t.test('what a newcomer gets wrong is told in a sentence', async t => {
     t.match(output(), message)
     t.notMatch(output(), '    at ', 'without a trace')
   }
-})
-
-t.test('npm run migrate migrates the database of DATABASE_URL, and says what is wrong', async t => {
-  const connectionString = await createDatabase(t, { empty: true })
-  const migrate = (environment: Record<string, string>) => run(t, environment, 'dist/migrate-command.js')
-  const first = migrate({ DATABASE_URL: connectionString })
-  t.strictSame(await first.exit, [0, null])
-  t.match(first.output(), 'database schema migrated: {"migration":"0001-api-keys.sql"}')
-  t.match(first.output(), 'The database schema is up to date.')
-
-  const without = migrate({})
-  t.strictSame(await without.exit, [1, null])
-  t.match(without.output(), 'The configuration is wrong.\nSet DATABASE_URL to the database to migrate.')
-
-  const unreachable = migrate({ DATABASE_URL: nothing })
-  t.strictSame(await unreachable.exit, [1, null])
-  t.match(unreachable.output(), 'connect ECONNREFUSED')
 })
 
 if (process.getuid?.() === 0) {

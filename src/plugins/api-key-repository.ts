@@ -72,7 +72,7 @@ interface Authenticated {
  *
  * @param onNotingFailed told when the time of a use could not be written, which fails no request
  */
-export function createApiKeyRepository (database: Queryable, onNotingFailed: (error: unknown) => void) {
+export function createApiKeyRepository (database: Queryable, onNotingFailed: (error: unknown) => void = () => {}) {
   // The lookups of one turn of the event loop share one statement; nothing is kept for the next, so that a revoked
   // key stops working everywhere at once. One condition over both columns, which walks through both indexes; as a
   // union of two halves PostgreSQL starts parallel workers for a large batch, which takes it ten times as long.
