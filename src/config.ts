@@ -13,7 +13,7 @@ export const Environment = Type.Object({
   PORT: Type.Integer({ default: 5006, minimum: 0, maximum: 65_535, description: 'The port to listen on; 0 for any free one.' }),
   DATABASE_URL: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'The PostgreSQL to use. Without it an embedded one is started.' })),
   DATA_DIR: Type.String({ default: '.data', description: 'Where the embedded PostgreSQL keeps its files.' }),
-  ADMIN_API_KEY: Type.Optional(Type.String({ description: 'The admin key. Without it the admin operations answer 503.' })),
+  ADMIN_API_KEY: Type.Optional(Type.String({ pattern: '^\\S(.*\\S)?$', description: 'The admin key, without blanks around it. Without it the admin operations answer 503.' })),
   PUBLIC_URL: Type.Optional(Type.String({ pattern: '^https?://[^ ]+$', description: 'Where clients reach the service, for the OpenAPI document. Without it, the origin the document came from.' })),
   LOG_LEVEL: Type.Union(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map(level => Type.Literal(level)), { default: 'info', description: 'What is logged: fatal, error, warn, info, debug, trace or silent.' }),
   TRUST_PROXY: Type.Optional(Type.String({ description: 'Addresses and CIDR ranges of proxies whose X-Forwarded-For is believed, separated by commas.' })),

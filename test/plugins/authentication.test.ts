@@ -1,0 +1,65 @@
+import { randomBytes } from 'node:crypto'
+import { type FastifyReply, type FastifyRequest } from 'fastify'
+import t from 'tap'
+import { generateApiKey } from '../../src/api-key.js'
+import { tierNames } from '../../src/schemas/tier.js'
+import { answer, createDatabase, createKey, createPool, failure, startService, unknownSessionId } from '../helpers.js'
+
+const invalidKey = failure(401, 'INVALID_API_KEY', 'The API key is unknown, revoked or expired. Check it, or ask the operator for a new one.')
+
+const flip = (text: string, at: number) => text.slice(0, at) + (text[at] === 'a' ? 'b' : 'a') + text.slice(at + 1)
+
+/** Keys that nobody was given, of every kind that is wrong by its form or its checksum. */
+const kinds: (() => string)[] = [
+  () => randomBytes(20).toString('base64'),
+  () => randomBytes(24).toString('latin1'),
+  () => generateApiKey('pro').slice(0, Math.floor(Math.random() * 56)),
+  () => flip(generateApiKey('pro'), 7 + Math.floor(Math.random() * 49)),
+  () => generateApiKey('free').replace('sk_free_', 'sk_ent_'),
+  () => generateApiKey('pro').replace('sk_pro_', 'sk_gold_'),
+  () => `${generateApiKey('enterprise')}0`,
+  () => ` ${generateApiKey('enterprise')}`,
+  () => generateApiKey('pro').toUpperCase(),
+  () => `sk_pro_${'é'.repeat(49)}`,
+  () => `sk_pro_${'\u{1F511}'.repeat(25)}`,
+  () => generateApiKey('pro') + '\n' + generateApiKey('pro'),
+  () => `sk_pro_${'x'.repeat(8000)}`,
+  () => `${'sk_pro_'.repeat(500)}`
+]
+
+t.test('100,000 garbage keys cause no query at all', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  // Garbage that is limited by its address is refused before; here each is looked at.
+  const { service } = await startService(t, { pool, rateLimit: false })
+  let queries = 0
+  pool.on('acquire', () => { queries++ })
+  const reply = {} as FastifyReply
+  const refused = async (headers: object): Promise<boolean> => {
+    const request = { headers, principal: null } as FastifyRequest
+    return service.requirePrincipal(request, reply).then(() => false, ({ code }) => code === 'INVALID_API_KEY')
+  }
+
+  let accepted = 0
+  for (let i = 0; i < 100_000; i++) {
+    if (!await refused({ 'x-api-key': kinds[i % kinds.length]!() || 'x' })) accepted++
+  }
+  t.strictSame({ accepted, queries }, { accepted: 0, queries: 0 })
+
+  for (const kind of kinds.slice(2, 8)) {
+    for (const headers of [{ 'x-api-key': kind() || 'x' }, { authorization: `Bearer ${kind().trim() || 'x'}0` }]) {
+      t.strictSame(answer(await service.inject({ url: `/v1/sessions/${unknownSessionId}`, headers })), invalidKey)
+    }
+  }
+  t.equal(queries, 0, 'over HTTP neither')
+
+  t.ok(await refused({ 'x-api-key': generateApiKey('pro') }))
+  t.equal(queries, 1, 'a key that only the database can tell is asked for')
+})
+
+t.test('a key of each tier passes the check of its form', async t => {
+  const { service } = await startService(t)
+  for (const tier of tierNames) {
+    const { id, key } = await createKey(service, tier)
+    t.strictSame(await service.apiKeyRepository.authenticate(key), { id, tier })
+  }
+})
