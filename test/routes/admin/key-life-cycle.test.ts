@@ -303,3 +303,21 @@ t.test('the batch of an authentication is found through indexes, whatever the nu
   t.match(plan, /api_keys_secret_hash_key/)
   t.match(plan, /api_keys_previous_secret_hash/)
 })
+
+t.test('a use that cannot be noted is silent where there is nobody to tell', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key, id } = await createKey(service)
+  const pool = createPool(t, connectionString)
+  let refused = 0
+  const database = {
+    query: async (text: string, values: unknown[] = []) => {
+      if (!text.includes('update')) return pool.query(text, values)
+      refused++
+      throw new Error('read-only')
+    }
+  }
+  const repository = createApiKeyRepository(database as never)
+  t.strictSame(await repository.authenticate(key), { id, tier: 'pro' })
+  await repository.usesNoted()
+  t.equal(refused, 1)
+})
