@@ -9,6 +9,7 @@ const file = '.cache/openapi.json'
 const service = createService({
   connectionString: 'postgres://unused',
   migrate: false,
+  encryptionKeys: [Buffer.alloc(32).toString('base64')],
   logLevel: 'silent',
   publicUrl: 'https://sipher.sip-protocol.org'
 })

@@ -8,14 +8,14 @@ import { type OpenApiOptions } from './plugins/openapi.js'
 import rateLimit, { type RateLimitOptions } from './plugins/rate-limit.js'
 import requestCountRepository from './plugins/request-count-repository.js'
 import sessionDefaults, { type SessionDefaultsOptions } from './plugins/session-defaults.js'
-import sessionRepository from './plugins/session-repository.js'
+import sessionRepository, { type SessionRepositoryOptions } from './plugins/session-repository.js'
 import tiers, { type TiersOptions } from './plugins/tiers.js'
 import { routes } from './routes/index.js'
 import { presetDefaults } from './schemas/session.js'
 
 export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
   TiersOptions, RateLimitOptions, ExpiredRowsOptions,
-  OpenApiOptions, Pick<SessionDefaultsOptions, 'mapping' | 'onInvalid'> {
+  OpenApiOptions, Pick<SessionDefaultsOptions, 'mapping' | 'onInvalid'>, Pick<SessionRepositoryOptions, 'encryptionKeys'> {
   /**
    * What sessions hold: a TypeBox object. It is closed, whatever it says of additional properties.
    * @default the preset: chain, privacyLevel, rpcProvider, backend and defaultViewingKey
@@ -32,7 +32,7 @@ export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
 export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = presetDefaults, prefix = '/v1', ...options }) => {
   await fastify.register(database, options)
   await fastify.register(apiKeyRepository)
-  await fastify.register(sessionRepository)
+  await fastify.register(sessionRepository, { defaults, ...options })
   await fastify.register(tiers, options)
   await fastify.register(requestCountRepository)
   await fastify.register(expiredRows, options)

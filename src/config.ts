@@ -1,6 +1,7 @@
 import { isIP } from 'node:net'
 import { Type, type Static } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
+import { createKeyRing, type KeyRingError } from './encryption.js'
 import { maxLimit, tierLimits, type TiersOptions } from './plugins/tiers.js'
 
 function limit (standard: number, description: string) {
@@ -14,6 +15,7 @@ export const Environment = Type.Object({
   DATABASE_URL: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'The PostgreSQL to use. Without it an embedded one is started.' })),
   DATA_DIR: Type.String({ default: '.data', description: 'Where the embedded PostgreSQL keeps its files.' }),
   ADMIN_API_KEY: Type.Optional(Type.String({ pattern: '^\\S(.*\\S)?$', description: 'The admin key, without blanks around it. Without it the admin operations answer 503.' })),
+  SESSION_ENCRYPTION_KEYS: Type.Optional(Type.String({ description: 'Keys for the secret values in sessions, each 32 bytes in base64 (openssl rand -base64 32), separated by commas: the first encrypts, all decrypt. Needed with DATABASE_URL.' })),
   PUBLIC_URL: Type.Optional(Type.String({ pattern: '^https?://[^ ]+$', description: 'Where clients reach the service, for the OpenAPI document. Without it, the origin the document came from.' })),
   LOG_LEVEL: Type.Union(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map(level => Type.Literal(level)), { default: 'info', description: 'What is logged: fatal, error, warn, info, debug, trace or silent.' }),
   TRUST_PROXY: Type.Optional(Type.String({ description: 'Addresses and CIDR ranges of proxies whose X-Forwarded-For is believed, separated by commas.' })),
@@ -34,6 +36,7 @@ export interface Config {
   databaseUrl: string | undefined
   dataDir: string
   adminKey: string | undefined
+  encryptionKeys: string[] | undefined
   publicUrl: string | undefined
   logLevel: string
   trustProxy: string[] | undefined
@@ -71,6 +74,7 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
     databaseUrl: variables.DATABASE_URL,
     dataDir: variables.DATA_DIR,
     adminKey: variables.ADMIN_API_KEY,
+    encryptionKeys: parseEncryptionKeys(variables.SESSION_ENCRYPTION_KEYS),
     publicUrl: variables.PUBLIC_URL,
     logLevel: variables.LOG_LEVEL,
     trustProxy: parseProxies(variables.TRUST_PROXY),
@@ -87,6 +91,16 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
 function parseList (list: string | undefined): string[] | undefined {
   const items = list?.split(',').map(item => item.trim()).filter(item => item !== '')
   return items?.length ? items : undefined
+}
+
+function parseEncryptionKeys (list: string | undefined): string[] | undefined {
+  const keys = parseList(list)
+  try {
+    createKeyRing(keys ?? [])
+  } catch (error) {
+    throw new ConfigError(`SESSION_ENCRYPTION_KEYS: ${(error as KeyRingError).message} ${Environment.properties.SESSION_ENCRYPTION_KEYS.description}`)
+  }
+  return keys
 }
 
 /** Only addresses: `true` and hop counts would let any client choose the address that it is limited by. */

@@ -17,6 +17,8 @@ export interface Account {
 }
 
 export interface Files {
+  /** The directory that holds the others, but for the binaries. */
+  home: string
   /** The folder with `bin`, `lib` and `share`. */
   binaries: string
   /** The database cluster, PostgreSQL's PGDATA. */
@@ -42,7 +44,7 @@ export function prepareFiles (options: { dataDir: string, binaries: string, dura
   const data = join(home, 'postgres')
   const account = chooseAccount(data)
   if (!existsSync(data)) initialise({ binaries, home, data, account, durable })
-  return { binaries, data, account, logFile: join(home, 'postgres.log'), socketDir: prepareSocketDir(home, account) }
+  return { home, binaries, data, account, logFile: join(home, 'postgres.log'), socketDir: prepareSocketDir(home, account) }
 }
 
 /** Where a server's data is, if an earlier run has made it: below the directory, or where root's had to be. Makes nothing. */

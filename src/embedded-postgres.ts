@@ -26,6 +26,8 @@ export interface EmbeddedPostgresOptions {
 
 export interface EmbeddedPostgres {
   connectionString: string
+  /** Where the data is kept: `dataDir`, or a directory that the server's user can reach. */
+  home: string
   /** Stops the server and resolves when it has ended. */
   stop (): Promise<void>
 }
@@ -56,6 +58,7 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
   const { owner, server } = await startOrAdopt({ ...files, durable, log })
   return {
     connectionString: connectionString(server.socketDir),
+    home: files.home,
     async stop () {
       await owner.end()
       await stopServer(server.pid, files.data)

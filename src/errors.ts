@@ -93,7 +93,7 @@ export const errorCodes = {
   },
   SERVICE_UNAVAILABLE: {
     status: 503,
-    description: 'The database cannot be reached at the moment.',
+    description: 'The database cannot be reached at the moment, or the secret values of the session cannot be decrypted.',
     example: { message: 'The service cannot reach its database at the moment. Try again in 1 s.' }
   },
   ADMIN_DISABLED: {

@@ -1,7 +1,8 @@
 import { type AddressInfo } from 'node:net'
 import { type FastifyInstance } from 'fastify'
-import { loadConfig } from './config.js'
+import { ConfigError, loadConfig } from './config.js'
 import { createDemoKeys, demoMessage } from './demo-keys.js'
+import { embeddedEncryptionKey } from './embedded-encryption-key.js'
 import { startEmbeddedPostgres, type EmbeddedPostgres } from './embedded-postgres.js'
 import { explainError } from './explain-error.js'
 import { createService } from './service.js'
@@ -42,8 +43,14 @@ async function withTimeout (closing: PromiseLike<unknown> | undefined): Promise<
 
 async function start (): Promise<void> {
   const config = loadConfig(process.env)
+  const log = (message: string) => console.log(message)
   if (config.databaseUrl === undefined) {
-    database = await startEmbeddedPostgres({ dataDir: config.dataDir, log: message => console.log(message) })
+    database = await startEmbeddedPostgres({ dataDir: config.dataDir, log })
+    config.encryptionKeys ??= [embeddedEncryptionKey(database.home, log)]
+  }
+  if (config.encryptionKeys === undefined) {
+    throw new ConfigError('SESSION_ENCRYPTION_KEYS is needed with DATABASE_URL: sessions hold viewing keys, which are stored encrypted. ' +
+      'Make a key with openssl rand -base64 32, keep it as long as the sessions, and give every instance the same.')
   }
   service = createService({ ...config, connectionString: config.databaseUrl ?? database!.connectionString, docs: '/docs' })
   await service.ready()

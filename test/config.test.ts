@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { ConfigError, Environment, loadConfig } from '../src/config.js'
 
+const keys = [1, 2].map(byte => Buffer.alloc(32, byte).toString('base64'))
+
 t.test('an empty environment gives the defaults', async t => {
   const defaults = {
     host: '127.0.0.1',
@@ -9,6 +11,7 @@ t.test('an empty environment gives the defaults', async t => {
     databaseUrl: undefined,
     dataDir: '.data',
     adminKey: undefined,
+    encryptionKeys: undefined,
     publicUrl: undefined,
     logLevel: 'info',
     trustProxy: undefined,
@@ -18,7 +21,7 @@ t.test('an empty environment gives the defaults', async t => {
   }
   t.strictSame(loadConfig({}), defaults)
   t.strictSame(loadConfig(Object.fromEntries(Object.keys(Environment.properties).map(name => [name, '']))), defaults, 'what is empty counts as not set')
-  t.strictSame(loadConfig({ TRUST_PROXY: ' , ', CORS_ORIGINS: ',' }), defaults)
+  t.strictSame(loadConfig({ SESSION_ENCRYPTION_KEYS: ',', TRUST_PROXY: ' , ', CORS_ORIGINS: ',' }), defaults)
 })
 
 t.test('every variable is read', async t => {
@@ -28,6 +31,7 @@ t.test('every variable is read', async t => {
     DATABASE_URL: 'postgresql://u@h/d',
     DATA_DIR: '/data',
     ADMIN_API_KEY: 'key',
+    SESSION_ENCRYPTION_KEYS: `${keys[0]}, ${keys[1]}`,
     PUBLIC_URL: 'https://sessions.example.com',
     LOG_LEVEL: 'trace',
     TRUST_PROXY: '10.0.0.0/8, ::1,fd00::/8',
@@ -45,6 +49,7 @@ t.test('every variable is read', async t => {
     databaseUrl: 'postgresql://u@h/d',
     dataDir: '/data',
     adminKey: 'key',
+    encryptionKeys: keys,
     publicUrl: 'https://sessions.example.com',
     logLevel: 'trace',
     trustProxy: ['10.0.0.0/8', '::1', 'fd00::/8'],
@@ -78,6 +83,10 @@ t.test('what is wrong is named, all of it at once', async t => {
   }
   for (const origin of ['app.example.com', 'https://app.example.com/', 'https://app.example.com/path']) {
     t.match(message({ CORS_ORIGINS: origin }), `CORS_ORIGINS holds "${origin}", which is no origin such as https://app.example.com.`)
+  }
+  const wrong = Buffer.alloc(16, 7).toString('base64')
+  for (const [key, problem] of [[wrong, 'has 16 bytes instead of 32'], ['not*base64', 'is not base64'], [keys[0], 'is the same as one before it']]) {
+    t.equal(message({ SESSION_ENCRYPTION_KEYS: `${keys[0]},${key}` }), `SESSION_ENCRYPTION_KEYS: key 2 ${problem}. ${Environment.properties.SESSION_ENCRYPTION_KEYS.description}`)
   }
 })
 

@@ -3,13 +3,13 @@ import swagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import t from 'tap'
 import sipherSessions from '../src/index.js'
-import { answer, createDatabase, createKey, createPool, createSession } from './helpers.js'
+import { answer, createDatabase, createKey, createPool, createSession, encryptionKeys } from './helpers.js'
 
 t.test('two apps with two databases live in one process and know nothing of each other', async t => {
   const apps = await Promise.all(['a', 'b'].map(async () => {
     const host = Fastify()
     t.teardown(() => host.close())
-    await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+    await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
     host.post('/echo', async request => request.body)
     await host.ready()
     const { key, headers } = await createKey(host)
@@ -30,7 +30,7 @@ t.test('a host\'s error handler, 404 handler, validator and parsers stay as they
   host.setErrorHandler((error: Error, _request, reply) => reply.code(418).send({ host: error.message }))
   host.setNotFoundHandler((_request, reply) => reply.code(404).send({ host: 'not found' }))
   host.addSchema({ $id: 'ErrorResponse', type: 'object', properties: { mine: { type: 'string' } } })
-  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
   host.get('/fails', async () => { throw new Error('own') })
   host.post('/lenient', { schema: { body: Type.Object({ count: Type.Integer() }, { additionalProperties: false }) } }, async request => request.body)
   host.get('/mine', { schema: { response: { 200: { $ref: 'ErrorResponse#' } } } }, async () => ({ mine: 'x', other: 'y' }))
@@ -56,7 +56,7 @@ t.test('a host brings its own schema of what sessions hold', async t => {
   }, { additionalProperties: true })
   const host = Fastify()
   t.teardown(() => host.close())
-  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults, prefix: '/api' })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults, prefix: '/api' })
   host.get('/where', { schema: { querystring: Type.Object({ region: Type.String() }) } }, async request => request.query as object)
   await host.ready()
   const { headers } = await createKey(host)
@@ -79,6 +79,7 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
   const failure = new Error('identity is down')
   host.setErrorHandler((error: Error, _request, reply) => reply.code(500).send({ host: error.message }))
   await host.register(sipherSessions, {
+    encryptionKeys,
     connectionString: await createDatabase(t),
     sweepIntervalMs: 0,
     identify (request) {
@@ -105,7 +106,7 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
 t.test('a host protects its own routes with API keys and tiers', async t => {
   const host = Fastify()
   t.teardown(() => host.close())
-  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
   host.post('/paid', { onRequest: [host.requirePrincipal, host.requireTier('enterprise')] }, async request => request.principal)
   await host.ready()
   const { key, id, headers } = await createKey(host, 'enterprise')
@@ -121,7 +122,7 @@ t.test('a host\'s OpenAPI document shows the header on the routes that take defa
   const host = Fastify()
   t.teardown(() => host.close())
   await host.register(swagger, { openapi: { openapi: '3.1.0', components: { securitySchemes: { ApiKeyAuth: { type: 'apiKey', in: 'header', name: 'X-API-Key' }, BearerAuth: { type: 'http', scheme: 'bearer' }, AdminKeyAuth: { type: 'apiKey', in: 'header', name: 'X-API-Key' } } } } })
-  await host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: 'postgres://unused', migrate: false })
   const handler = async () => null
   host.get('/quote', { schema: { querystring: Type.Object({ chain: Type.String(), amount: Type.Number() }), headers: Type.Object({ 'x-own': Type.String() }) } }, handler)
   host.post('/transfer', { schema: { body: Type.Object({ privacyLevel: Type.String(), chain: Type.String() }) } }, handler)
@@ -154,7 +155,7 @@ t.test('a host whose validator and serializer know no JSON Schema keeps them', a
   })
   host.setSerializerCompiler(() => value => JSON.stringify({ own: value }))
   const pool = createPool(t, await createDatabase(t))
-  await host.register(sipherSessions, { pool, sweepIntervalMs: 0 })
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0 })
   host.post('/free', async request => request.body)
   host.post('/other', { schema: { body: { shape: 'of another library' }, response: { 200: {} } } }, async request => request.body)
   await host.ready()

@@ -7,6 +7,7 @@ import { createService, type ServiceOptions } from '../src/service.js'
 import { type Tier } from '../src/schemas/tier.js'
 
 export const adminKey = 'admin-key-of-the-tests-0123456789abcdef'
+export const encryptionKeys = [Buffer.from('encryption-key-of-the-tests-0123').toString('base64')]
 
 function serverUrl (): string {
   const { TEST_DATABASE_URL: url } = process.env
@@ -79,7 +80,7 @@ export async function createProxy (t: Test, connectionString: string) {
 /** The service as the process runs it, on a database of its own unless one is given. */
 export async function startService (t: Test, options: Partial<ServiceOptions> = {}) {
   const connectionString = options.connectionString ?? await createDatabase(t)
-  const service = createService({ logLevel: 'silent', adminKey, sweepIntervalMs: 0, ...options, connectionString })
+  const service = createService({ logLevel: 'silent', adminKey, encryptionKeys, sweepIntervalMs: 0, ...options, connectionString })
   t.teardown(() => service.close())
   await service.ready()
   return { service, connectionString }

@@ -10,7 +10,7 @@ t.test('five instances that start at once on an empty database migrate it once',
   const services = await Promise.all(Array.from({ length: 5 }, () => startService(t, { connectionString })))
   for (const { service } of services) t.equal((await service.inject('/v1/ready')).statusCode, 200)
   const { rows } = await createPool(t, connectionString).query('select version, name from sipher_sessions.migrations order by version')
-  t.strictSame(rows, files.map((name, i) => ({ version: i + 1, name })))
+  t.strictSame(rows, files.map(name => ({ version: Number(name.slice(0, 4)), name })))
 })
 
 t.test('a second run changes nothing', async t => {
@@ -27,7 +27,7 @@ t.test('a schema that a newer release made is refused with a sentence', async t 
   const connectionString = await createDatabase(t)
   await createPool(t, connectionString).query('insert into sipher_sessions.migrations (version, name) values (9999, \'9999-future.sql\')')
   await t.rejects(startService(t, { connectionString }), {
-    message: `The database schema is at version 9999, but this release knows versions up to ${files.length} only: ` +
+    message: `The database schema is at version 9999, but this release knows versions up to ${Number(files.at(-1)!.slice(0, 4))} only: ` +
       'a newer release of sipher-sessions has migrated it. Start that release, or restore the database from before.'
   })
 })

@@ -1,11 +1,11 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { createDatabase, createPool } from './helpers.js'
+import { createDatabase, createPool, encryptionKeys } from './helpers.js'
 
 const nothing = 'postgres://nobody@127.0.0.1:1/none'
 
@@ -20,7 +20,7 @@ function createDataDir (t: Test): string {
 function run (t: Test, environment: Record<string, string>) {
   const { PATH = '', HOME = '' } = process.env
   const coverage = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith('_TAPJS_') || name === 'NODE_OPTIONS'))
-  const child = spawn(process.execPath, ['dist/server.js'], { env: { ...coverage, PATH, HOME, PORT: '0', ...environment } })
+  const child = spawn(process.execPath, ['dist/server.js'], { env: { ...coverage, PATH, HOME, PORT: '0', ...(environment.DATABASE_URL && { SESSION_ENCRYPTION_KEYS: encryptionKeys.join() }), ...environment } })
   let output = ''
   const waiting: (() => void)[] = []
   for (const stream of [child.stdout, child.stderr]) {
@@ -94,6 +94,29 @@ t.test('the first start prints a key for each tier and a request that answers 20
   const key = /X-API-Key: (\S+)'/.exec(headers!)![1]!
   t.equal((await fetch(`${origin}/v1/sessions/${sessionId}`, { headers: { 'x-api-key': key } })).status, 200, 'what was stored is still there')
   t.equal(await stop(second.child, 'SIGINT'), 0)
+})
+
+t.test('without encryption keys one is made beside the embedded data, and kept', async t => {
+  const dataDir = createDataDir(t)
+  const file = join(dataDir, 'encryption.key')
+  const first = run(t, { DATA_DIR: dataDir })
+  const [, origin] = await first.printed(listening)
+  const [, key] = await first.printed(/pro key +(\S+)[^]*curl/)
+  t.match(first.output(), `Secret values are encrypted with a key that was made in ${file}.`)
+  t.equal(statSync(file).mode & 0o777, 0o600, 'that nobody else can read')
+  t.notMatch(first.output(), readFileSync(file, 'utf8').trim())
+  const headers = { 'x-api-key': key!, 'content-type': 'application/json' }
+  const defaults = { defaultViewingKey: '0x7f2c9a41d05be38816c4' }
+  const created = await fetch(`${origin}/v1/sessions`, { method: 'POST', headers, body: JSON.stringify({ defaults }) })
+  const { data: { sessionId } } = await created.json() as { data: { sessionId: string } }
+  t.equal(await stop(first.child), 0)
+
+  const second = run(t, { DATA_DIR: dataDir })
+  const [, again] = await second.printed(listening)
+  t.notMatch(second.output(), 'encryption.key')
+  const read = await fetch(`${again}/v1/sessions/${sessionId}`, { headers })
+  t.strictSame((await read.json() as { data: { defaults: object } }).data.defaults, defaults)
+  t.equal(await stop(second.child), 0)
 })
 
 t.test('Ctrl-C arrives from the terminal and from npm, and still nothing is left behind', async t => {
@@ -230,6 +253,7 @@ t.test('what a newcomer gets wrong is told in a sentence', async t => {
 
   const cases: [environment: Record<string, string>, message: string][] = [
     [{ PORT: 'x', TRUST_PROXY: '' }, 'The configuration is wrong.\nPORT must be integer. The port to listen on; 0 for any free one.'],
+    [{ DATABASE_URL: connectionString, SESSION_ENCRYPTION_KEYS: '' }, 'The configuration is wrong.\nSESSION_ENCRYPTION_KEYS is needed with DATABASE_URL: sessions hold viewing keys, which are stored encrypted. Make a key with openssl rand -base64 32, keep it as long as the sessions, and give every instance the same.'],
     [{ DATABASE_URL: connectionString, PORT: String(port) }, 'Another process listens there; stop it or set PORT.'],
     [{ DATABASE_URL: connectionString, HOST: '192.0.2.1' }, 'Set HOST and PORT to an address and port of this machine that you may listen on.'],
     [{ DATABASE_URL: nothing }, 'The database of DATABASE_URL cannot be used: connect ECONNREFUSED 127.0.0.1:1'],

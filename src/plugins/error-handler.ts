@@ -1,5 +1,6 @@
 import { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { DecryptionError } from '../encryption.js'
 import { ApiError, validationError } from '../errors.js'
 
 /** The API's error for whatever a route or the framework has thrown. What is not the caller's fault hides its cause. */
@@ -18,6 +19,7 @@ export function toApiError (error: unknown): ApiError {
 export function sendError (request: FastifyRequest, reply: FastifyReply, error: unknown): FastifyReply {
   const apiError = toApiError(error)
   if (apiError.statusCode === 500) request.log.error({ err: apiError.cause }, 'request failed')
+  else if (apiError.cause instanceof DecryptionError) request.log.error({ err: apiError.cause }, 'a session is refused because its secrets cannot be read')
   else if (apiError.code === 'SERVICE_UNAVAILABLE') request.log.warn({ err: apiError.cause }, 'the database cannot be reached')
   return reply
     .code(apiError.statusCode)

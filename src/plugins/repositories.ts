@@ -1,6 +1,6 @@
 import type DataLoader from 'dataloader'
 import pg from 'pg'
-import { validationError } from '../errors.js'
+import { validationError, type ApiError } from '../errors.js'
 
 /**
  * Makes a DataLoader send the loads of one turn of the event loop as one statement, and keep nothing.
@@ -21,8 +21,12 @@ export async function rejectUnstorable<T> (field: string, statement: Promise<T>)
     return await statement
   } catch (error) {
     if (error instanceof pg.DatabaseError && error.code?.startsWith('22')) {
-      throw validationError('body', [{ field, reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }])
+      throw unstorable(field)
     }
     throw error
   }
+}
+
+export function unstorable (field: string): ApiError {
+  return validationError('body', [{ field, reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }])
 }

@@ -1,10 +1,25 @@
+import { type TObject } from '@sinclair/typebox'
 import DataLoader from 'dataloader'
 import fp from 'fastify-plugin'
+import { createKeyRing, KeyRingError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
+import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { type Queryable } from './database.js'
 import { rejectUnstorable, oneStatementPerTick } from './repositories.js'
+import { createSessionSecrets, type SealedSecrets, type SessionSecrets } from './session-secrets.js'
+
+export interface SessionRepositoryOptions {
+  /** What sessions hold. */
+  defaults: TObject
+  /**
+   * The keys that secret values are encrypted with, each 32 bytes in base64 (`openssl rand -base64 32`): the first
+   * encrypts, all decrypt. Needed where `defaults` has a secret property, as the preset has; the same on every instance.
+   * @default none
+   */
+  encryptionKeys?: readonly string[] | undefined
+}
 
 export interface Session {
   /** `sess_` and 64 hex digits. */
@@ -21,6 +36,8 @@ interface SessionRow extends Omit<Session, 'sessionId' | 'defaults'> {
   ownerId: string
   /** JSON text: requests that share a row each parse an object of their own. */
   defaults: string
+  /** JSON text of the ciphertexts by name; null where there are none. */
+  secrets: string | null
   /** Whether the last access was noted so long ago that this one is worth a write. */
   accessIsStale: boolean
 }
@@ -28,7 +45,7 @@ interface SessionRow extends Omit<Session, 'sessionId' | 'defaults'> {
 const milliseconds = (column: string) => `floor(extract(epoch from ${column}) * 1000)::float8`
 
 const columns = `
-  id, owner_id as "ownerId", defaults::text,
+  id, owner_id as "ownerId", defaults::text, nullif(secrets, '{}')::text as secrets,
   ${milliseconds('created_at')} as "createdAt",
   ${milliseconds('expires_at')} as "expiresAt",
   ${milliseconds('last_accessed_at')} as "lastAccessedAt"`
@@ -39,7 +56,7 @@ const stale = 'last_accessed_at < now() - interval \'1 minute\''
  * Sessions in Postgres. Every call goes to the database, whose clock alone decides what has expired; there is no
  * upsert, so that a deleted session cannot come back.
  */
-function createSessionRepository (database: Queryable) {
+function createSessionRepository (database: Queryable, secrets: SessionSecrets) {
   const byId = new DataLoader<string, SessionRow | null>(async (sessionIds) => {
     const { rows } = await database.query<SessionRow>(`
       select ${columns}, ${stale} as "accessIsStale"
@@ -66,10 +83,12 @@ function createSessionRepository (database: Queryable) {
 
   return {
     async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number): Promise<Session> {
+      const id = timePrefixedId(32)
+      const values = secrets.seal({ id, ownerId }, defaults)
       const { rows } = await rejectUnstorable('defaults', database.query<SessionRow>(`
-        insert into sipher_sessions.sessions (id, owner_id, defaults, expires_at)
-        values ($1::bytea, $2::text, $3::jsonb, now() + make_interval(secs => $4::int))
-        returning ${columns}`, [timePrefixedId(32), ownerId, JSON.stringify(defaults), ttlSeconds]))
+        insert into sipher_sessions.sessions (id, owner_id, defaults, secrets, expires_at)
+        values ($1::bytea, $2::text, $3::jsonb, $4::jsonb, now() + make_interval(secs => $5::int))
+        returning ${columns}`, [id, ownerId, JSON.stringify(values.plain), JSON.stringify(values.secrets), ttlSeconds]))
       return toSession(rows[0]!)
     },
 
@@ -77,6 +96,7 @@ function createSessionRepository (database: Queryable) {
      * The owner's session, as it is in the database now. Notes the access, at most once a minute for each session.
      *
      * @throws SESSION_NOT_FOUND, the same for a session that never existed, has expired, was deleted or is another's
+     * @throws SERVICE_UNAVAILABLE when a secret value cannot be decrypted
      */
     async use (sessionId: string, ownerId: string): Promise<Session> {
       const row = await byId.load(sessionId)
@@ -88,15 +108,23 @@ function createSessionRepository (database: Queryable) {
 
     /**
      * Sets the defaults that are given and leaves the others, in one statement: of concurrent patches none is lost.
+     * Each is left in one column only, should it have been secret once or not have been.
      *
      * @throws SESSION_NOT_FOUND
+     * @throws SERVICE_UNAVAILABLE, and changes nothing, when a secret value that stays cannot be decrypted
      */
     async update (sessionId: string, ownerId: string, defaults: SessionDefaultValues): Promise<Session> {
+      const id = toBytes(sessionId)
+      const values = secrets.seal({ id, ownerId }, defaults)
+      await requireReadable(sessionId, ownerId, Object.keys(defaults))
       const { rows } = await rejectUnstorable('defaults', database.query<SessionRow>(`
         update sipher_sessions.sessions
-        set defaults = defaults || $3::jsonb, last_accessed_at = now()
+        set
+          defaults = (defaults - $5::text[]) || $3::jsonb,
+          secrets = (secrets - $5::text[]) || $4::jsonb,
+          last_accessed_at = now()
         where id = $1::bytea and owner_id = $2::text and expires_at > now()
-        returning ${columns}`, [toBytes(sessionId), ownerId, JSON.stringify(defaults)]))
+        returning ${columns}`, [id, ownerId, JSON.stringify(values.plain), JSON.stringify(values.secrets), Object.keys(defaults)]))
       return rows[0] ? toSession(rows[0]) : notFound()
     },
 
@@ -129,6 +157,32 @@ function createSessionRepository (database: Queryable) {
       return rowCount!
     }
   }
+
+  /**
+   * Patching a session whose other secrets cannot be read would commit what can then not be answered. A statement of its
+   * own, for only this process can tell; what goes bad between the two is answered 503 all the same.
+   */
+  async function requireReadable (sessionId: string, ownerId: string, replaced: readonly string[]): Promise<void> {
+    const row = await byId.load(sessionId)
+    if (row?.ownerId !== ownerId) notFound()
+    openRow(row, replaced)
+  }
+
+  function toSession (row: SessionRow): Session {
+    const { id, createdAt, expiresAt, lastAccessedAt } = row
+    return { sessionId: fromBytes(id), defaults: openRow(row), createdAt, expiresAt, lastAccessedAt }
+  }
+
+  /** What a row holds, less what is not asked for. */
+  function openRow (row: SessionRow, except: readonly string[] = []): SessionDefaultValues {
+    const plain = JSON.parse(row.defaults) as SessionDefaultValues
+    const sealed = row.secrets === null ? {} : JSON.parse(row.secrets) as SealedSecrets
+    for (const name of except) {
+      delete plain[name]
+      delete sealed[name]
+    }
+    return secrets.open(row, plain, sealed)
+  }
 }
 
 function toBytes (sessionId: string): Buffer {
@@ -137,10 +191,6 @@ function toBytes (sessionId: string): Buffer {
 
 function fromBytes (id: Buffer): string {
   return `sess_${id.toString('hex')}`
-}
-
-function toSession ({ id, defaults, createdAt, expiresAt, lastAccessedAt }: SessionRow): Session {
-  return { sessionId: fromBytes(id), defaults: JSON.parse(defaults) as SessionDefaultValues, createdAt, expiresAt, lastAccessedAt }
 }
 
 function notFound (): never {
@@ -153,6 +203,20 @@ declare module 'fastify' {
   }
 }
 
-export default fp(async (fastify) => {
-  fastify.decorate('sessionRepository', createSessionRepository(fastify.sessionDatabase))
+export default fp<SessionRepositoryOptions>(async (fastify, { defaults, encryptionKeys = [] }) => {
+  const keyRing = readKeyRing(encryptionKeys)
+  const secret = secretNames(defaults)
+  if (secret.length > 0 && keyRing.currentKeyId === undefined) {
+    throw new Error(`sipher-sessions needs encryptionKeys: sessions hold secret values (${secret.join(', ')}), which are stored encrypted. ` +
+      'Give it a list of keys, each 32 random bytes in base64 (openssl rand -base64 32), or `defaults` without a secret property.')
+  }
+  fastify.decorate('sessionRepository', createSessionRepository(fastify.sessionDatabase, createSessionSecrets(defaults, keyRing)))
 }, { name: 'session-repository', fastify: '5.x', dependencies: ['database'] })
+
+function readKeyRing (encryptionKeys: readonly string[]): KeyRing {
+  try {
+    return createKeyRing(encryptionKeys)
+  } catch (error) {
+    throw new KeyRingError(`The option encryptionKeys is wrong: ${(error as KeyRingError).message}`)
+  }
+}

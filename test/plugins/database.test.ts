@@ -7,7 +7,7 @@ import t from 'tap'
 import { waitingSince } from '../../src/plugins/database.js'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
 import sipherSessions from '../../src/index.js'
-import { answer, createDatabase, createKey, createPool, createProxy, createSession, failure, startService } from '../helpers.js'
+import { answer, createDatabase, createKey, createPool, createProxy, createSession, encryptionKeys, failure, startService } from '../helpers.js'
 
 const unavailable = failure(503, 'SERVICE_UNAVAILABLE', 'The service cannot reach its database at the moment. Try again in 1 s.')
 
@@ -99,7 +99,7 @@ t.test('a connection that is cut under a statement is a 503, and does not end th
 t.test('a pool that was given is used within the time allowed, and stays open', async t => {
   const pool = createPool(t, await createDatabase(t), { max: 1 })
   const host = Fastify()
-  await host.register(sipherSessions, { pool, sweepIntervalMs: 0, timeoutMs: 100 })
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0, timeoutMs: 100 })
   await host.ready()
   const { headers } = await createKey(host)
 
@@ -118,7 +118,7 @@ t.test('a statement that outlasts the time allowed on a pool without a limit of 
   const pool = createPool(t, await createDatabase(t))
   const host = Fastify()
   t.teardown(() => host.close())
-  await host.register(sipherSessions, { pool, sweepIntervalMs: 0, timeoutMs: 100 })
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0, timeoutMs: 100 })
   await host.ready()
   await t.rejects(host.sessionDatabase.query('select pg_sleep(5)'), { code: 'SERVICE_UNAVAILABLE' })
   t.strictSame((await host.sessionDatabase.query('select 1 as one')).rows, [{ one: 1 }])

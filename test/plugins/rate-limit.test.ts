@@ -3,7 +3,7 @@ import rateLimit from '@fastify/rate-limit'
 import t from 'tap'
 import sipherSessions from '../../src/index.js'
 import { generateApiKey, hashApiKey } from '../../src/api-key.js'
-import { adminKey, answer, createDatabase, createKey, createPool, failure, startService } from '../helpers.js'
+import { adminKey, answer, createDatabase, createKey, createPool, encryptionKeys, failure, startService } from '../helpers.js'
 
 t.test('a key\'s requests are counted by its tier, whatever they ask, and the 101st of a free key is a 429', async t => {
   const { service } = await startService(t)
@@ -221,7 +221,7 @@ t.test('a host\'s own use of @fastify/rate-limit stays as it was', async t => {
   const host = Fastify()
   t.teardown(() => host.close())
   await host.register(rateLimit, { max: 2, timeWindow: 60_000, allowList: ['127.0.0.1'], keyGenerator: request => request.headers['x-client'] as string })
-  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
   host.get('/own', async () => 'own')
   await host.ready()
   const own = () => host.inject({ url: '/own', headers: { 'x-client': 'a' } })

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import sipherSessions, { type SipherSessionsOptions } from '../../src/index.js'
-import { answer, createDatabase, createKey, createSession, failure, unknownSessionId } from '../helpers.js'
+import { answer, createDatabase, createKey, createSession, encryptionKeys, failure, unknownSessionId } from '../helpers.js'
 
 const { String, Number, Object: Obj, Optional, Array: Arr } = Type
 
@@ -10,7 +10,7 @@ const { String, Number, Object: Obj, Optional, Array: Arr } = Type
 async function startHost (t: Test, addRoutes: (host: FastifyInstance) => void, options: Partial<SipherSessionsOptions> = {}) {
   const host = Fastify()
   t.teardown(() => host.close())
-  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0, ...options })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, ...options })
   addRoutes(host)
   await host.ready()
   const { key, headers } = await createKey(host)
@@ -208,7 +208,7 @@ t.test('requests of one turn of the event loop get values of their own', async t
   const defaults = Obj({ options: Obj({ tags: Arr(String()) }) })
   const host = Fastify()
   t.teardown(() => host.close())
-  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults })
   host.post('/tag', async request => {
     const { options } = request.body as { options: { tags: string[] } }
     options.tags.push(request.headers['x-tag'] as string)
@@ -261,7 +261,7 @@ t.test('a host maps defaults to other names, to nested properties and to the ite
 t.test('a value that goes to several places is another object in each', async t => {
   const host = Fastify()
   t.teardown(() => host.close())
-  await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults: Obj({ fee: Obj({ max: Number() }) }), mapping: { fee: ['fee', 'list[].fee'] } })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults: Obj({ fee: Obj({ max: Number() }) }), mapping: { fee: ['fee', 'list[].fee'] } })
   host.post('/fees', async request => {
     const body = request.body as { fee: { max: number }, list: { fee: { max: number } }[] }
     body.list[0]!.fee.max = 9
@@ -277,7 +277,7 @@ t.test('a value that goes to several places is another object in each', async t 
 t.test('a name or a path that cannot be meant is refused at the start', async t => {
   const register = async (mapping: Record<string, string>, defaults?: ReturnType<typeof Obj>) => {
     const host = Fastify()
-    await host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false, mapping, ...(defaults && { defaults }) })
+    await host.register(sipherSessions, { encryptionKeys, connectionString: 'postgres://unused', migrate: false, mapping, ...(defaults && { defaults }) })
   }
   await t.rejects(register({ chian: 'network' }), { message: 'The option mapping names "chian", which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey' })
   for (const path of ['', 'a..b', 'a[', 'a[0].b', 'list[]', '[]', '.a', '__proto__.x', 'a.[].b']) {
@@ -295,7 +295,7 @@ t.test('at the start a warning names the defaults that no route takes', async t 
     const lines: string[] = []
     const host = Fastify({ logger: { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } } })
     t.teardown(() => host.close())
-    await host.register(sipherSessions, { connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+    await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
     addRoutes(host)
     await host.ready()
     return lines.map(line => (JSON.parse(line) as { msg: string }).msg)

@@ -1,6 +1,6 @@
 import { type TObject } from '@sinclair/typebox'
 import { Type } from '@fastify/type-provider-typebox'
-import { isSecret } from '../../schemas/secret.js'
+import { secretNames } from '../../schemas/secret.js'
 import { exampleSessionId } from '../../schemas/session.js'
 
 export interface ResolveRouteOptions {
@@ -14,5 +14,6 @@ export const SessionHeader = Type.Object({
 
 /** The names of the defaults that go wherever nobody has asked for a secret one. */
 export function plainNames (defaults: TObject): string[] {
-  return Object.entries(defaults.properties).filter(([, schema]) => !isSecret(schema)).map(([name]) => name)
+  const secret = secretNames(defaults)
+  return Object.keys(defaults.properties).filter(name => !secret.includes(name))
 }

@@ -1,0 +1,91 @@
+import { type TObject } from '@sinclair/typebox'
+import { DecryptionError, type KeyRing } from '../encryption.js'
+import { ApiError } from '../errors.js'
+import { secretNames } from '../schemas/secret.js'
+import { type SessionDefaultValues } from '../schemas/session.js'
+import { unstorable } from './repositories.js'
+
+/** The ciphertexts of a session's secret values, by their names. */
+export type SealedSecrets = Record<string, string>
+
+/** Where a ciphertext belongs: it decrypts in no other session, and for no other owner. */
+export interface SecretsOwner {
+  /** The session's 32 bytes. */
+  id: Buffer
+  ownerId: string
+}
+
+/** Begins what ciphertexts are bound to, so that they are good for nothing else that a key may come to be used for. */
+const purpose = 'sipher-sessions secret v1\0'
+
+/** What JSON.stringify makes of NUL and of half a surrogate pair, which PostgreSQL's JSON does not hold. */
+const unstorableEscape = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/
+
+export type SessionSecrets = ReturnType<typeof createSessionSecrets>
+
+/**
+ * Takes the secret values out of what a session holds, encrypted, and puts them back.
+ *
+ * @param defaults what sessions hold
+ */
+export function createSessionSecrets (defaults: TObject, keyRing: KeyRing) {
+  const secret = new Set(secretNames(defaults))
+
+  return {
+    /** The values of properties that are not secret, and the others encrypted under the first key. */
+    seal (owner: SecretsOwner, values: SessionDefaultValues): { plain: SessionDefaultValues, secrets: SealedSecrets } {
+      const plain: SessionDefaultValues = {}
+      const secrets: SealedSecrets = {}
+      for (const [name, value] of Object.entries(values)) {
+        if (secret.has(name)) secrets[name] = keyRing.encrypt(toStorable(value), boundTo(owner, name))
+        else plain[name] = value
+      }
+      return { plain, secrets }
+    },
+
+    /**
+     * All values of a session, from those stored as they are and the ciphertexts.
+     *
+     * A plain value of a secret property is refused as well: it would be a way to put in a value of one's own without a key.
+     *
+     * @throws SERVICE_UNAVAILABLE, for the session's owner, with a DecryptionError as its cause, for the operator
+     */
+    open (owner: SecretsOwner, plain: SessionDefaultValues, secrets: SealedSecrets): SessionDefaultValues {
+      for (const name of secret) {
+        if (Object.hasOwn(plain, name)) throw unreadable(owner, name, new DecryptionError('is stored in plain text, where only ciphertext counts'))
+      }
+      for (const [name, ciphertext] of Object.entries(secrets)) {
+        plain[name] = JSON.parse(decrypt(owner, name, ciphertext))
+      }
+      return plain
+    }
+  }
+
+  function decrypt (owner: SecretsOwner, name: string, ciphertext: string): string {
+    try {
+      return keyRing.decrypt(ciphertext, boundTo(owner, name))
+    } catch (error) {
+      throw unreadable(owner, name, error as DecryptionError)
+    }
+  }
+}
+
+function toStorable (value: unknown): string {
+  const text = JSON.stringify(value)
+  if (unstorableEscape.test(text)) throw unstorable('defaults')
+  return text
+}
+
+/** The session's id has a fixed length, and JSON says where the owner ends and the name begins. */
+function boundTo ({ id, ownerId }: SecretsOwner, name: string): Buffer {
+  return Buffer.concat([Buffer.from(purpose), id, Buffer.from(JSON.stringify([ownerId, name]))])
+}
+
+function unreadable ({ id }: SecretsOwner, name: string, error: DecryptionError): ApiError {
+  const session = `sess_${id.toString('hex', 0, 6)}…`
+  return new ApiError('SERVICE_UNAVAILABLE', {
+    message: 'The secret values of this session cannot be read, so it is not used without them. The operator finds the cause in the log; meanwhile create a new session.',
+    headers: { 'retry-after': '60' },
+    cause: new DecryptionError(`The secret ${JSON.stringify(name)} of the session ${session} ${error.message}. Until then the session is refused; its owner can set the value anew by PATCH, or delete the session.`)
+  })
+}
