@@ -58,6 +58,16 @@ export function createSessionSecrets (defaults: TObject, keyRing: KeyRing) {
         plain[name] = JSON.parse(decrypt(owner, name, ciphertext))
       }
       return plain
+    },
+
+    /**
+     * The same secrets under the first key.
+     *
+     * @throws as `open` does
+     */
+    reseal (owner: SecretsOwner, secrets: SealedSecrets): SealedSecrets {
+      return Object.fromEntries(Object.entries(secrets).map(([name, ciphertext]) =>
+        [name, keyRing.encrypt(decrypt(owner, name, ciphertext), boundTo(owner, name))]))
     }
   }
 
