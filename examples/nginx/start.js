@@ -14,7 +14,7 @@ await runExample(async ({ connectionString, directory, onEnd }) => {
   const pid = await startServer({
     command: process.execPath,
     args: [join(here, '..', '..', 'dist', 'server.js')],
-    env: { ...process.env, DATABASE_URL: connectionString, PORT: service.split(':')[1], HOST: '127.0.0.1', ADMIN_API_KEY: adminKey, TRUST_PROXY: '127.0.0.1', LOG_LEVEL: 'error' },
+    env: { ...process.env, DATABASE_URL: connectionString, PORT: service.split(':')[1], HOST: '127.0.0.1', ADMIN_API_KEY: adminKey, SESSION_ENCRYPTION_KEYS: process.env.SESSION_ENCRYPTION_KEYS ?? randomBytes(32).toString('base64'), TRUST_PROXY: '127.0.0.1', LOG_LEVEL: 'error' },
     url: `http://${service}/v1/health`,
     hint: 'It says why above.',
     onEnd

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import Fastify from 'fastify'
 import t from 'tap'
 import sipherSessions, { secret } from '../../../src/index.js'
-import { answer, createDatabase, createKey, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
+import { answer, createDatabase, createKey, createSession, encryptionKeys, failure, startService, unknownSessionId } from '../../helpers.js'
 
 const held = { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' }
 
@@ -21,6 +21,7 @@ t.test('GET /v1/resolve says who makes the request, and no two ids are the same 
   t.teardown(() => host.close())
   await host.register(sipherSessions, {
     connectionString: await createDatabase(t),
+    encryptionKeys,
     sweepIntervalMs: 0,
     identify: request => ({ id: decodeURIComponent(String(request.headers['x-user'])), tier: 'enterprise' })
   })
