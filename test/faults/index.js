@@ -3,10 +3,11 @@ import { parseArgs } from 'node:util'
 import * as coldStarts from './cold-starts.js'
 import * as crashes from './crashes.js'
 import * as hostile from './hostile.js'
+import * as model from './model.js'
 import * as patches from './patches.js'
 import * as races from './races.js'
 
-const faults = { crashes, patches, races, 'cold-starts': coldStarts, hostile }
+const faults = { crashes, patches, races, 'cold-starts': coldStarts, model, hostile }
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
