@@ -1,6 +1,7 @@
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyPluginAsync } from 'fastify'
 import apiKeyRepository from './plugins/api-key-repository.js'
+import auditRepository, { type AuditOptions } from './plugins/audit-repository.js'
 import authentication, { type AuthenticationOptions } from './plugins/authentication.js'
 import database, { type DatabaseOptions } from './plugins/database.js'
 import expiredRows, { type ExpiredRowsOptions } from './plugins/expired-rows.js'
@@ -14,7 +15,7 @@ import { routes } from './routes/index.js'
 import { presetDefaults } from './schemas/session.js'
 
 export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
-  TiersOptions, RateLimitOptions, ExpiredRowsOptions,
+  AuditOptions, TiersOptions, RateLimitOptions, ExpiredRowsOptions,
   OpenApiOptions, Pick<SessionDefaultsOptions, 'mapping' | 'onInvalid'>, Pick<SessionRepositoryOptions, 'encryptionKeys'> {
   /**
    * What sessions hold: a TypeBox object. It is closed, whatever it says of additional properties.
@@ -31,6 +32,7 @@ export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
 /** The composition root: every plugin in the order in which it acts, then the routes. */
 export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = presetDefaults, prefix = '/v1', ...options }) => {
   await fastify.register(database, options)
+  await fastify.register(auditRepository, options)
   await fastify.register(apiKeyRepository)
   await fastify.register(sessionRepository, { defaults, ...options })
   await fastify.register(tiers, options)

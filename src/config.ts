@@ -24,6 +24,7 @@ export const Environment = Type.Object({
   RATE_LIMIT_ENTERPRISE: limit(tierLimits.enterprise.requestsPerHour, 'Requests that an enterprise key may make in an hour.'),
   SESSION_LIMIT_PRO: limit(tierLimits.pro.maxSessions, 'Sessions that a pro key may have at the same time.'),
   SESSION_LIMIT_ENTERPRISE: limit(tierLimits.enterprise.maxSessions, 'Sessions that an enterprise key may have at the same time.'),
+  AUDIT_RETENTION_DAYS: Type.Integer({ default: 90, minimum: 1, maximum: 36_500, description: 'How long entries of the audit log are kept, in days.' }),
   RATE_LIMIT_FAIL_OPEN: Type.Boolean({ default: false, description: 'Whether requests that cannot be counted are let through, with a warning, rather than refused with 503.' }),
   CORS_ORIGINS: Type.Optional(Type.String({ description: 'Origins of web pages that may call the service, separated by commas; * for all.' }))
 })
@@ -43,6 +44,7 @@ export interface Config {
   corsOrigins: string[] | undefined
   tierLimits: NonNullable<TiersOptions['tierLimits']>
   rateLimitFailOpen: boolean
+  auditRetentionDays: number
 }
 
 /** The environment is wrong; the message says which variables, and how. */
@@ -84,7 +86,8 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
       pro: { requestsPerHour: variables.RATE_LIMIT_PRO, maxSessions: variables.SESSION_LIMIT_PRO },
       enterprise: { requestsPerHour: variables.RATE_LIMIT_ENTERPRISE, maxSessions: variables.SESSION_LIMIT_ENTERPRISE }
     },
-    rateLimitFailOpen: variables.RATE_LIMIT_FAIL_OPEN
+    rateLimitFailOpen: variables.RATE_LIMIT_FAIL_OPEN,
+    auditRetentionDays: variables.AUDIT_RETENTION_DAYS
   }
 }
 

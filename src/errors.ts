@@ -66,6 +66,11 @@ export const errorCodes = {
     description: 'The client took too long to send its request.',
     example: { message: 'The request was not sent whole within 60 s. Send it again.' }
   },
+  SESSION_LIMIT_REACHED: {
+    status: 409,
+    description: 'The key has as many sessions as its tier allows at the same time.',
+    example: { message: 'This key has 1000 sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.' }
+  },
   KEY_NOT_ACTIVE: {
     status: 409,
     description: 'The API key is revoked, or it has expired and the operation needs one that has not.',

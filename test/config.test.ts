@@ -17,7 +17,8 @@ t.test('an empty environment gives the defaults', async t => {
     trustProxy: undefined,
     corsOrigins: undefined,
     tierLimits: { free: { requestsPerHour: 100 }, pro: { requestsPerHour: 10_000, maxSessions: 1_000 }, enterprise: { requestsPerHour: 100_000, maxSessions: 100_000 } },
-    rateLimitFailOpen: false
+    rateLimitFailOpen: false,
+    auditRetentionDays: 90
   }
   t.strictSame(loadConfig({}), defaults)
   t.strictSame(loadConfig(Object.fromEntries(Object.keys(Environment.properties).map(name => [name, '']))), defaults, 'what is empty counts as not set')
@@ -42,6 +43,7 @@ t.test('every variable is read', async t => {
     SESSION_LIMIT_PRO: '4',
     SESSION_LIMIT_ENTERPRISE: '5',
     RATE_LIMIT_FAIL_OPEN: 'true',
+    AUDIT_RETENTION_DAYS: '7',
     PATH: '/bin'
   }), {
     host: '::',
@@ -55,7 +57,8 @@ t.test('every variable is read', async t => {
     trustProxy: ['10.0.0.0/8', '::1', 'fd00::/8'],
     corsOrigins: ['https://app.example.com', 'http://localhost:3000'],
     tierLimits: { free: { requestsPerHour: 1 }, pro: { requestsPerHour: 2, maxSessions: 4 }, enterprise: { requestsPerHour: 3, maxSessions: 5 } },
-    rateLimitFailOpen: true
+    rateLimitFailOpen: true,
+    auditRetentionDays: 7
   })
   t.strictSame(loadConfig({ CORS_ORIGINS: '*' }).corsOrigins, ['*'])
 })

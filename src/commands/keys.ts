@@ -20,7 +20,7 @@ const metadata = { value: 'JSON', help: 'An object to keep with the key.' }
 type Repository = ReturnType<typeof createApiKeyRepository>
 
 async function withKeys<T> ({ environment }: Terminal, run: (keys: Repository) => Promise<T>): Promise<T> {
-  return withDatabase(environment, database => run(createApiKeyRepository(database)))
+  return withDatabase(environment, database => run(createApiKeyRepository(database, 'command line')))
 }
 
 const create: Command = {

@@ -1,12 +1,13 @@
 import { setImmediate as nextTick } from 'node:timers/promises'
-import DataLoader from 'dataloader'
 import fp from 'fastify-plugin'
 import { displayPrefix, generateApiKey, hashApiKey } from '../api-key.js'
+import { createBatch } from '../batch.js'
 import { ApiError, validationError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
-import { type Queryable } from './database.js'
-import { rejectUnstorable, oneStatementPerTick } from './repositories.js'
+import { auditKeys } from './audit-repository.js'
+import { waitingSince, type Queryable } from './database.js'
+import { milliseconds, rejectUnstorable } from './repositories.js'
 
 export interface ApiKeyRecord {
   id: string
@@ -44,8 +45,6 @@ export interface ApiKeyChanges {
   metadata?: Record<string, unknown>
 }
 
-const milliseconds = (time: string) => `floor(extract(epoch from ${time}) * 1000)::float8`
-
 const active = 'revoked_at is null and (expires_at is null or expires_at > now())'
 
 const columns = `
@@ -56,6 +55,9 @@ const columns = `
   ${milliseconds('revoked_at')} as "revokedAt",
   ${milliseconds('last_used_at')} as "lastUsedAt",
   ${milliseconds('case when previous_ends_at > now() then previous_ends_at end')} as "graceEndsAt"`
+
+/** Keys whose use is written in one statement. */
+const maxNotedAtOnce = 500
 
 const stale = '(last_used_at is null or last_used_at < now() - interval \'1 minute\')'
 
@@ -70,14 +72,15 @@ interface Authenticated {
  * API keys in Postgres. Every call goes to the database, whose clock alone decides what has expired. Each change is
  * one statement, so that it is made as a whole or not at all.
  *
+ * @param actor who makes the changes, for the audit log
  * @param onNotingFailed told when the time of a use could not be written, which fails no request
  */
-export function createApiKeyRepository (database: Queryable, onNotingFailed: (error: unknown) => void = () => {}) {
-  // The lookups of one turn of the event loop share one statement; nothing is kept for the next, so that a revoked
-  // key stops working everywhere at once. One condition over both columns, which walks through both indexes; as a
+export function createApiKeyRepository (database: Queryable, actor: string, onNotingFailed: (error: unknown) => void = () => {}) {
+  // Lookups of the same time share one statement; nothing is kept for the next, so that a revoked key stops working
+  // everywhere at once. One condition over both columns, which walks through both indexes; as a
   // union of two halves PostgreSQL starts parallel workers for a large batch, which takes it ten times as long.
-  const bySecret = new DataLoader<Buffer, Authenticated | null>(async (hashes) => {
-    const { rows } = await database.query<Authenticated & { hash: Buffer, previousHash: Buffer | null }>(`
+  const bySecret = createBatch<Buffer, Authenticated | undefined>(async (hashes, since) => {
+    const { rows } = await waitingSince(database, since).query<Authenticated & { hash: Buffer, previousHash: Buffer | null }>(`
       select id, tier, ${stale} as "useIsStale", secret_hash as hash,
         case when previous_ends_at > now() then previous_secret_hash end as "previousHash"
       from sipher_sessions.api_keys
@@ -89,8 +92,8 @@ export function createApiKeyRepository (database: Queryable, onNotingFailed: (er
       found.set(hash.toString('latin1'), key)
       if (previousHash) found.set(previousHash.toString('latin1'), key)
     }
-    return hashes.map(hash => found.get(hash.toString('latin1')) ?? null)
-  }, oneStatementPerTick)
+    return hashes.map(hash => found.get(hash.toString('latin1')))
+  })
 
   // Keys whose use is to be noted, and the writing of it, of which there is never more than one at a time.
   const used = new Set<string>()
@@ -104,7 +107,7 @@ export function createApiKeyRepository (database: Queryable, onNotingFailed: (er
   async function noteUses (): Promise<void> {
     await nextTick()
     while (used.size > 0) {
-      const ids = [...used].slice(0, oneStatementPerTick.maxBatchSize)
+      const ids = [...used].slice(0, maxNotedAtOnce)
       try {
         await database.query(`
           update sipher_sessions.api_keys set last_used_at = now()
@@ -144,7 +147,7 @@ export function createApiKeyRepository (database: Queryable, onNotingFailed: (er
      * revoked or has expired. The use is noted at most once a minute for each key, and not waited for.
      */
     async authenticate (hash: Buffer): Promise<{ id: string, tier: Tier } | null> {
-      const key = await bySecret.load(hash)
+      const key = await bySecret(hash)
       if (!key) return null
       const { useIsStale, ...principal } = key
       if (useIsStale) {
@@ -164,14 +167,18 @@ export function createApiKeyRepository (database: Queryable, onNotingFailed: (er
      *
      * @throws VALIDATION_ERROR when it would have expired already, by the database's clock
      */
-    async create ({ tier, name, expiresAt, metadata = {} }: NewApiKey): Promise<{ secret: string, record: ApiKeyRecord }> {
+    async create (given: NewApiKey): Promise<{ secret: string, record: ApiKeyRecord }> {
+      const { tier, name, expiresAt, metadata = {} } = given
       const secret = generateApiKey(tier)
       const { rows } = await rejectUnstorable('metadata', database.query<ApiKeyRecord>(`
-        insert into sipher_sessions.api_keys (id, secret_hash, display_prefix, tier, name, metadata, expires_at)
-        select $1::text, $2::bytea, $3::text, $4::text, $5::text, $6::jsonb, to_timestamp($7::float8 / 1000)
-        where $7::float8 is null or to_timestamp($7::float8 / 1000) > now()
-        returning ${columns}`,
-      [`key_${timePrefixedId(16).toString('hex')}`, hashApiKey(secret), displayPrefix(secret), tier, name, JSON.stringify(metadata), expiresAt]))
+        with changed as (
+          insert into sipher_sessions.api_keys (id, secret_hash, display_prefix, tier, name, metadata, expires_at)
+          select $1::text, $2::bytea, $3::text, $4::text, $5::text, $6::jsonb, to_timestamp($7::float8 / 1000)
+          where $7::float8 is null or to_timestamp($7::float8 / 1000) > now()
+          returning *
+        ), audited as (${auditKeys('key.create', 'changed', '$8::text', '$9::text[]')})
+        select ${columns} from changed`,
+      [`key_${timePrefixedId(16).toString('hex')}`, hashApiKey(secret), displayPrefix(secret), tier, name, JSON.stringify(metadata), expiresAt, actor, namesOf(given)]))
       const [record] = rows
       if (!record) throw expiryLiesInThePast()
       return { secret, record }
@@ -199,14 +206,17 @@ export function createApiKeyRepository (database: Queryable, onNotingFailed: (er
       // A secret says its tier, which only the statement knows: it takes the one that fits.
       const secrets = tierNames.map(generateApiKey)
       const { rows } = await database.query<ApiKeyRecord & { replacedEndsAt: number }>(`
-        update sipher_sessions.api_keys
-        set secret_hash = ($2::bytea[])[array_position($4::text[], tier)],
-          display_prefix = ($3::text[])[array_position($4::text[], tier)],
-          previous_secret_hash = case when $5::int > 0 then secret_hash end,
-          previous_ends_at = case when $5::int > 0 then now() + make_interval(secs => $5::int) end
-        where id = $1::text and ${active}
-        returning ${columns}, ${milliseconds('now() + make_interval(secs => $5::int)')} as "replacedEndsAt"`,
-      [id, secrets.map(hashApiKey), secrets.map(displayPrefix), tierNames, graceSeconds])
+        with changed as (
+          update sipher_sessions.api_keys
+          set secret_hash = ($2::bytea[])[array_position($4::text[], tier)],
+            display_prefix = ($3::text[])[array_position($4::text[], tier)],
+            previous_secret_hash = case when $5::int > 0 then secret_hash end,
+            previous_ends_at = case when $5::int > 0 then now() + make_interval(secs => $5::int) end
+          where id = $1::text and ${active}
+          returning *
+        ), audited as (${auditKeys('key.rotate', 'changed', '$6::text', '\'{secret}\'::text[]')})
+        select ${columns}, ${milliseconds('now() + make_interval(secs => $5::int)')} as "replacedEndsAt" from changed`,
+      [id, secrets.map(hashApiKey), secrets.map(displayPrefix), tierNames, graceSeconds, actor])
       const [row] = rows
       if (!row) {
         return refuse(id, () => new ApiError('KEY_NOT_ACTIVE', { message: 'This API key has expired. Give it a later expiresAt, then rotate it.' }))
@@ -222,17 +232,21 @@ export function createApiKeyRepository (database: Queryable, onNotingFailed: (er
      * @throws KEY_NOT_FOUND, KEY_NOT_ACTIVE for a key that is revoked, or VALIDATION_ERROR when it would have expired
      * already, by the database's clock
      */
-    async update (id: string, { tier, name, expiresAt, metadata }: ApiKeyChanges): Promise<ApiKeyRecord> {
+    async update (id: string, changes: ApiKeyChanges): Promise<ApiKeyRecord> {
+      const { tier, name, expiresAt, metadata } = changes
       const { rows } = await rejectUnstorable('metadata', database.query<ApiKeyRecord>(`
-        update sipher_sessions.api_keys
-        set tier = coalesce($2::text, tier),
-          name = coalesce($3::text, name),
-          metadata = coalesce($4::jsonb, metadata),
-          expires_at = case when $5::boolean then to_timestamp($6::float8 / 1000) else expires_at end
-        where id = $1::text and revoked_at is null
-          and ($6::float8 is null or to_timestamp($6::float8 / 1000) > now())
-        returning ${columns}`,
-      [id, tier, name, metadata && JSON.stringify(metadata), expiresAt !== undefined, expiresAt]))
+        with changed as (
+          update sipher_sessions.api_keys
+          set tier = coalesce($2::text, tier),
+            name = coalesce($3::text, name),
+            metadata = coalesce($4::jsonb, metadata),
+            expires_at = case when $5::boolean then to_timestamp($6::float8 / 1000) else expires_at end
+          where id = $1::text and revoked_at is null
+            and ($6::float8 is null or to_timestamp($6::float8 / 1000) > now())
+          returning *
+        ), audited as (${auditKeys('key.update', 'changed', '$7::text', '$8::text[]')})
+        select ${columns} from changed`,
+      [id, tier, name, metadata && JSON.stringify(metadata), expiresAt !== undefined, expiresAt, actor, namesOf(changes)]))
       return rows[0] ?? refuse(id, expiryLiesInThePast)
     },
 
@@ -243,13 +257,22 @@ export function createApiKeyRepository (database: Queryable, onNotingFailed: (er
      * @throws KEY_NOT_FOUND
      */
     async revoke (id: string): Promise<void> {
-      const { rowCount } = await database.query(`
-        update sipher_sessions.api_keys
-        set revoked_at = coalesce(revoked_at, now()), previous_secret_hash = null, previous_ends_at = null
-        where id = $1::text`, [id])
-      if (rowCount === 0) notFound()
+      const { rows } = await database.query(`
+        with changed as (
+          update sipher_sessions.api_keys
+          set revoked_at = now(), previous_secret_hash = null, previous_ends_at = null
+          where id = $1::text and revoked_at is null
+          returning id
+        ), audited as (${auditKeys('key.revoke', 'changed', '$2::text', 'array[]::text[]')})
+        select id from changed`, [id, actor])
+      if (rows.length === 0) await get(id)
     }
   }
+}
+
+/** The names of what is given. */
+function namesOf (values: object): string[] {
+  return Object.entries(values).filter(([, value]) => value !== undefined).map(([name]) => name)
 }
 
 function expiryLiesInThePast (): ApiError {
@@ -267,7 +290,7 @@ declare module 'fastify' {
 }
 
 export default fp(async (fastify) => {
-  const repository = createApiKeyRepository(fastify.sessionDatabase, error => {
+  const repository = createApiKeyRepository(fastify.sessionDatabase, 'admin', error => {
     fastify.log.warn({ err: error }, 'noting when keys were last used failed; their next use tries again')
   })
   fastify.decorate('apiKeyRepository', repository)

@@ -11,12 +11,13 @@ export interface ExpiredRowsOptions {
 const batchSize = 500
 
 /**
- * Removes in the background what has expired: sessions, and counts whose hour is over. What has expired is disregarded
- * by every statement whether it was swept or not; this is only about the space.
+ * Removes in the background what has expired: sessions, counts whose hour is over, and audit entries that are older than
+ * they are kept. What has expired is disregarded by every statement whether it was swept or not; this is only about the
+ * space.
  */
 export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000 }) => {
   if (sweepIntervalMs === 0) return
-  const tables = { sessions: fastify.sessionRepository, counts: fastify.requestCountRepository }
+  const tables = { sessions: fastify.sessionRepository, counts: fastify.requestCountRepository, 'audit entries': fastify.auditRepository }
   let timer: NodeJS.Timeout
   let sweep: Promise<void> = Promise.resolve()
   let closing = false
@@ -50,4 +51,4 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
     clearTimeout(timer)
     await sweep
   })
-}, { name: 'expired-rows', fastify: '5.x', dependencies: ['session-repository', 'request-count-repository'] })
+}, { name: 'expired-rows', fastify: '5.x', dependencies: ['session-repository', 'request-count-repository', 'audit-repository'] })

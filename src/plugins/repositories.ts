@@ -1,29 +1,20 @@
-import type DataLoader from 'dataloader'
 import pg from 'pg'
 import { validationError, type ApiError } from '../errors.js'
 
-/**
- * Makes a DataLoader send the loads of one turn of the event loop as one statement, and keep nothing.
- *
- * DataLoader's own schedule ends with the current callback, in which there is one request; `setImmediate` comes after
- * all sockets that were readable have been read.
- */
-export const oneStatementPerTick = {
-  cache: false,
-  batchScheduleFn: (dispatch: () => void) => { setImmediate(dispatch) },
-  // One statement stays short enough to be planned and answered quickly, whatever the load.
-  maxBatchSize: 500
-} satisfies DataLoader.Options<unknown, unknown>
+/** SQL of a time as milliseconds since the epoch, whole ones, as a number: int8 would arrive as text. */
+export const milliseconds = (time: string) => `floor(extract(epoch from ${time}) * 1000)::float8`
 
-/** SQLSTATE class 22: the value itself cannot be stored, such as text with a NUL or half a surrogate pair. */
+/** Whether a value itself cannot be stored, such as text with a NUL or half a surrogate pair: SQLSTATE class 22. */
+export function isUnstorable (error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code?.startsWith('22') === true
+}
+
+/** Turns the refusal of a value that cannot be stored into the caller's error. */
 export async function rejectUnstorable<T> (field: string, statement: Promise<T>): Promise<T> {
   try {
     return await statement
   } catch (error) {
-    if (error instanceof pg.DatabaseError && error.code?.startsWith('22')) {
-      throw unstorable(field)
-    }
-    throw error
+    throw isUnstorable(error) ? unstorable(field) : error
   }
 }
 

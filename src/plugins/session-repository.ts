@@ -1,14 +1,15 @@
 import { type TObject } from '@sinclair/typebox'
-import DataLoader from 'dataloader'
 import fp from 'fastify-plugin'
+import { createBatch } from '../batch.js'
 import { createKeyRing, KeyRingError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
 import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
-import { type Queryable } from './database.js'
-import { rejectUnstorable, oneStatementPerTick } from './repositories.js'
-import { createSessionSecrets, type SealedSecrets, type SecretsOwner, type SessionSecrets } from './session-secrets.js'
+import { auditSessions } from './audit-repository.js'
+import { waitingSince, type Queryable } from './database.js'
+import { isUnstorable, milliseconds, rejectUnstorable } from './repositories.js'
+import { createSessionSecrets, type SealedSecrets, type SealedValues, type SecretsOwner, type SessionSecrets } from './session-secrets.js'
 
 export interface SessionRepositoryOptions {
   /** What sessions hold. */
@@ -31,45 +32,92 @@ export interface Session {
   lastAccessedAt: number
 }
 
-interface SessionRow extends Omit<Session, 'sessionId' | 'defaults'> {
+/** What every statement that answers a session selects; the names are those of its properties. */
+interface SessionRow {
   id: Buffer
   ownerId: string
   /** JSON text: requests that share a row each parse an object of their own. */
   defaults: string
   /** JSON text of the ciphertexts by name; null where there are none. */
   secrets: string | null
+}
+
+interface UsedRow extends SessionRow {
   /** Whether the last access was noted so long ago that this one is worth a write. */
   accessIsStale: boolean
 }
 
-const milliseconds = (column: string) => `floor(extract(epoch from ${column}) * 1000)::float8`
+type WholeRow = SessionRow & Omit<Session, 'sessionId' | 'defaults'>
 
-const columns = `
-  id, owner_id as "ownerId", defaults::text, nullif(secrets, '{}')::text as secrets,
+const columns = 'id, owner_id as "ownerId", defaults::text, nullif(secrets, \'{}\')::text as secrets'
+
+const wholeColumns = `${columns},
   ${milliseconds('created_at')} as "createdAt",
   ${milliseconds('expires_at')} as "expiresAt",
   ${milliseconds('last_accessed_at')} as "lastAccessedAt"`
 
 const stale = 'last_accessed_at < now() - interval \'1 minute\''
 
+/** The parts of a statement that take what `deleted` has removed off the owners' counts, which are locked in one order. */
+const uncountDeleted = `
+  held as (
+    select owner_id from sipher_sessions.session_counts
+    where owner_id in (select owner_id from deleted)
+    order by owner_id
+    for update
+  ), uncounted as (
+    update sipher_sessions.session_counts as counts
+    set sessions = counts.sessions - gone.number
+    from held join (select owner_id, count(*) as number from deleted group by owner_id) as gone using (owner_id)
+    where counts.owner_id = held.owner_id
+  )`
+
+/** Properties are given as JSON; of both kinds of values, as they are stored, the names alone. */
+const namesOf = (defaults: string, secrets: string) => `array(select jsonb_object_keys(${defaults} || ${secrets}))`
+
+interface NewSession {
+  id: Buffer
+  ownerId: string
+  values: SealedValues
+  ttlSeconds: number
+  maxSessions: number
+}
+
+interface Patch {
+  sessionId: string
+  ownerId: string
+  values: SealedValues
+  /** Whether the secrets that stay are known to be readable. */
+  checked: boolean
+}
+
 /**
  * Sessions in Postgres. Every call goes to the database, whose clock alone decides what has expired; there is no
  * upsert, so that a deleted session cannot come back.
+ *
+ * Calls of the same time share a statement. Each locks its rows in one order, sessions before counts, so that no two
+ * wait for each other in a circle.
  */
 function createSessionRepository (database: Queryable, secrets: SessionSecrets) {
-  const byId = new DataLoader<string, SessionRow | null>(async (sessionIds) => {
-    const { rows } = await database.query<SessionRow>(`
+  const forUse = createBatch<string, UsedRow | undefined>(async (sessionIds, since) => {
+    const { rows } = await waitingSince(database, since).query<UsedRow>(`
       select ${columns}, ${stale} as "accessIsStale"
       from sipher_sessions.sessions
       where id = any ($1::bytea[]) and expires_at > now()`, [sessionIds.map(toBytes)])
-    const found = new Map(rows.map(row => [fromBytes(row.id), row]))
-    return sessionIds.map(sessionId => found.get(sessionId) ?? null)
-  }, oneStatementPerTick)
+    return inOrder(sessionIds, rows)
+  })
 
-  // Rows that another statement holds are skipped: it deletes or patches them, or notes the same access. So no two of
-  // these can wait for each other in a circle, whatever ids they share.
-  const access = new DataLoader<string, number | null>(async (sessionIds) => {
-    const { rows } = await database.query<{ id: Buffer, lastAccessedAt: number }>(`
+  const byId = createBatch<string, (WholeRow & UsedRow) | undefined>(async (sessionIds, since) => {
+    const { rows } = await waitingSince(database, since).query<WholeRow & UsedRow>(`
+      select ${wholeColumns}, ${stale} as "accessIsStale"
+      from sipher_sessions.sessions
+      where id = any ($1::bytea[]) and expires_at > now()`, [sessionIds.map(toBytes)])
+    return inOrder(sessionIds, rows)
+  })
+
+  // Rows that another statement holds are skipped: it deletes or patches them, or notes the same access.
+  const noteAccess = createBatch<string, { id: Buffer, lastAccessedAt: number } | undefined>(async (sessionIds, since) => {
+    const { rows } = await waitingSince(database, since).query<{ id: Buffer, lastAccessedAt: number }>(`
       update sipher_sessions.sessions set last_accessed_at = now()
       where id = any (array(
           select id from sipher_sessions.sessions
@@ -77,32 +125,151 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets) 
           for update skip locked
         ))
       returning id, ${milliseconds('last_accessed_at')} as "lastAccessedAt"`, [sessionIds.map(toBytes)])
-    const noted = new Map(rows.map(row => [fromBytes(row.id), row.lastAccessedAt]))
-    return sessionIds.map(sessionId => noted.get(sessionId) ?? null)
-  }, oneStatementPerTick)
+    return inOrder(sessionIds, rows)
+  })
+
+  // Of an owner's new sessions as many are stored as there is room for; the others answer no row. The count decides,
+  // under its row's lock: of statements at the same time each sees what those before it have taken.
+  const insert = createBatch<NewSession, WholeRow | undefined>(async (sessions, since) => {
+    const { rows } = await waitingSince(database, since).query<WholeRow>(`
+      with given as (
+        select *, row_number() over (partition by owner_id order by position) as number
+        from unnest($1::bytea[], $2::text[], $3::jsonb[], $4::jsonb[], $5::int[], $6::int[]) with ordinality
+          as given (id, owner_id, defaults, secrets, ttl_seconds, max_sessions, position)
+      ), counted as (
+        insert into sipher_sessions.session_counts as counts (owner_id, sessions, max_sessions, admitted)
+        select owner_id, least(count(*), max(max_sessions)), max(max_sessions), least(count(*), max(max_sessions))
+        from given group by owner_id order by owner_id
+        on conflict (owner_id) do update set
+          sessions = counts.sessions + greatest(0, least(excluded.admitted, excluded.max_sessions - counts.sessions)),
+          max_sessions = excluded.max_sessions,
+          admitted = greatest(0, least(excluded.admitted, excluded.max_sessions - counts.sessions))
+        returning owner_id, admitted
+      ), created as (
+        insert into sipher_sessions.sessions (id, owner_id, defaults, secrets, expires_at)
+        select id, owner_id, defaults, secrets, now() + make_interval(secs => ttl_seconds)
+        from given join counted using (owner_id)
+        where number <= admitted
+        returning *
+      ), audited as (${auditSessions('session.create', 'created', namesOf('defaults', 'secrets'))})
+      select ${wholeColumns} from created`, [
+      sessions.map(({ id }) => id),
+      sessions.map(({ ownerId }) => ownerId),
+      sessions.map(({ values }) => JSON.stringify(values.plain)),
+      sessions.map(({ values }) => JSON.stringify(values.secrets)),
+      sessions.map(({ ttlSeconds }) => ttlSeconds),
+      sessions.map(({ maxSessions }) => maxSessions)
+    ])
+    const found = new Map(rows.map(row => [row.id.toString('latin1'), row]))
+    return sessions.map(({ id }) => found.get(id.toString('latin1')))
+  }, { isOneItemsFault: isUnstorable })
+
+  // Patches of one session at the same time are one, the later over the earlier: each is answered what came of all.
+  // A session with secrets that stay is left alone until they are known to be readable, which only this process can
+  // tell: else what was committed could not be answered.
+  const patch = createBatch<Patch, WholeRow | undefined>(async (patches, since) => {
+    const merged = new Map<string, Patch>()
+    for (const given of patches) {
+      const earlier = merged.get(patchKey(given))
+      merged.set(patchKey(given), earlier ? { ...given, values: mergeSealed(earlier.values, given.values), checked: earlier.checked || given.checked } : given)
+    }
+    const all = [...merged.values()]
+    const { rows } = await waitingSince(database, since).query<WholeRow>(`
+      with given as (
+        select *, ${namesOf('defaults', 'secrets')} as names
+        from unnest($1::bytea[], $2::text[], $3::jsonb[], $4::jsonb[], $5::boolean[]) as given (id, owner_id, defaults, secrets, checked)
+      ), held as (
+        select session.id
+        from sipher_sessions.sessions as session join given on given.id = session.id and given.owner_id = session.owner_id
+        where expires_at > now() and (given.checked or session.secrets - given.names = '{}')
+        order by session.id
+        for update of session
+      ), patched as (
+        update sipher_sessions.sessions as session
+        set
+          defaults = (session.defaults - given.names) || given.defaults,
+          secrets = (session.secrets - given.names) || given.secrets,
+          last_accessed_at = now()
+        from held join given on given.id = held.id
+        where session.id = held.id and session.owner_id = given.owner_id
+        returning session.*, given.names
+      ), audited as (${auditSessions('session.update', 'patched', 'names')})
+      select ${wholeColumns} from patched`, [
+      all.map(({ sessionId }) => toBytes(sessionId)),
+      all.map(({ ownerId }) => ownerId),
+      all.map(({ values }) => JSON.stringify(values.plain)),
+      all.map(({ values }) => JSON.stringify(values.secrets)),
+      all.map(({ checked }) => checked)
+    ])
+    const found = new Map(rows.map(row => [patchKey({ sessionId: fromBytes(row.id), ownerId: row.ownerId }), row]))
+    return patches.map(given => found.get(patchKey(given)))
+  }, { isOneItemsFault: isUnstorable })
+
+  const remove = createBatch<Pick<Patch, 'sessionId' | 'ownerId'>, boolean>(async (sessions, since) => {
+    const { rows } = await waitingSince(database, since).query<{ id: Buffer, ownerId: string }>(`
+      with locked as (
+        select session.id
+        from sipher_sessions.sessions as session
+          join unnest($1::bytea[], $2::text[]) as given (id, owner_id) on given.id = session.id and given.owner_id = session.owner_id
+        where expires_at > now()
+        order by session.id
+        for update of session
+      ), deleted as (
+        delete from sipher_sessions.sessions
+        where id in (select id from locked)
+        returning id, owner_id
+      ), ${uncountDeleted}, audited as (${auditSessions('session.delete', 'deleted', 'array[]::text[]')})
+      select id, owner_id as "ownerId" from deleted`, [sessions.map(({ sessionId }) => toBytes(sessionId)), sessions.map(({ ownerId }) => ownerId)])
+    const deleted = new Set(rows.map(row => patchKey({ sessionId: fromBytes(row.id), ownerId: row.ownerId })))
+    // Of two that delete the same session one has done it.
+    return sessions.map(session => deleted.delete(patchKey(session)))
+  })
 
   return {
-    async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number): Promise<Session> {
+    /**
+     * Stores a new session.
+     *
+     * @param maxSessions how many the owner may have at the same time
+     * @throws SESSION_LIMIT_REACHED
+     */
+    async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number, maxSessions: number): Promise<Session> {
       const id = timePrefixedId(32)
-      const values = secrets.seal({ id, ownerId }, defaults)
-      const { rows } = await rejectUnstorable('defaults', database.query<SessionRow>(`
-        insert into sipher_sessions.sessions (id, owner_id, defaults, secrets, expires_at)
-        values ($1::bytea, $2::text, $3::jsonb, $4::jsonb, now() + make_interval(secs => $5::int))
-        returning ${columns}`, [id, ownerId, JSON.stringify(values.plain), JSON.stringify(values.secrets), ttlSeconds]))
-      return toSession(rows[0]!)
+      const session = { id, ownerId, values: secrets.seal({ id, ownerId }, defaults), ttlSeconds, maxSessions }
+      const row = await rejectUnstorable('defaults', insert(session)) ??
+        // What has expired and was not removed yet takes up room.
+        (await deleteExpired(expiredAtOnce, ownerId) > 0 ? await insert(session) : undefined)
+      if (!row) {
+        throw new ApiError('SESSION_LIMIT_REACHED', {
+          message: `This key has ${maxSessions} sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.`
+        })
+      }
+      return toSession(row)
     },
 
     /**
-     * The owner's session, as it is in the database now. Notes the access, at most once a minute for each session.
+     * What the owner's session holds in the database now. Notes the access, at most once a minute for each session.
      *
      * @throws SESSION_NOT_FOUND, the same for a session that never existed, has expired, was deleted or is another's
      * @throws SERVICE_UNAVAILABLE when a secret value cannot be decrypted
      */
-    async use (sessionId: string, ownerId: string): Promise<Session> {
-      const row = await byId.load(sessionId)
+    async use (sessionId: string, ownerId: string): Promise<{ defaults: SessionDefaultValues }> {
+      const row = await forUse(sessionId)
+      if (row?.ownerId !== ownerId) notFound()
+      const defaults = openRow(row)
+      if (row.accessIsStale) await noteAccess(sessionId)
+      return { defaults }
+    },
+
+    /**
+     * The owner's session, as it is in the database now. To read it is to use it.
+     *
+     * @throws as `use` does
+     */
+    async get (sessionId: string, ownerId: string): Promise<Session> {
+      const row = await byId(sessionId)
       if (row?.ownerId !== ownerId) notFound()
       const session = toSession(row)
-      if (row.accessIsStale) session.lastAccessedAt = await access.load(sessionId) ?? session.lastAccessedAt
+      if (row.accessIsStale) session.lastAccessedAt = (await noteAccess(sessionId))?.lastAccessedAt ?? session.lastAccessedAt
       return session
     },
 
@@ -114,18 +281,15 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets) 
      * @throws SERVICE_UNAVAILABLE, and changes nothing, when a secret value that stays cannot be decrypted
      */
     async update (sessionId: string, ownerId: string, defaults: SessionDefaultValues): Promise<Session> {
-      const id = toBytes(sessionId)
-      const values = secrets.seal({ id, ownerId }, defaults)
-      await requireReadable(sessionId, ownerId, Object.keys(defaults))
-      const { rows } = await rejectUnstorable('defaults', database.query<SessionRow>(`
-        update sipher_sessions.sessions
-        set
-          defaults = (defaults - $5::text[]) || $3::jsonb,
-          secrets = (secrets - $5::text[]) || $4::jsonb,
-          last_accessed_at = now()
-        where id = $1::bytea and owner_id = $2::text and expires_at > now()
-        returning ${columns}`, [id, ownerId, JSON.stringify(values.plain), JSON.stringify(values.secrets), Object.keys(defaults)]))
-      return rows[0] ? toSession(rows[0]) : notFound()
+      const values = secrets.seal({ id: toBytes(sessionId), ownerId }, defaults)
+      let row = await rejectUnstorable('defaults', patch({ sessionId, ownerId, values, checked: false }))
+      if (!row) {
+        const unchanged = await byId(sessionId)
+        if (unchanged?.ownerId !== ownerId) notFound()
+        openRow(unchanged, Object.keys(defaults))
+        row = await rejectUnstorable('defaults', patch({ sessionId, ownerId, values, checked: true }))
+      }
+      return row ? toSession(row) : notFound()
     },
 
     /**
@@ -134,41 +298,44 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets) 
      * @throws SESSION_NOT_FOUND
      */
     async delete (sessionId: string, ownerId: string): Promise<void> {
-      const { rowCount } = await database.query(`
-        delete from sipher_sessions.sessions
-        where id = $1::bytea and owner_id = $2::text and expires_at > now()`, [toBytes(sessionId), ownerId])
-      if (rowCount === 0) notFound()
+      if (!await remove({ sessionId, ownerId })) notFound()
     },
 
-    /**
-     * Removes at most `limit` sessions that have expired and returns how many. Instances that sweep at the same time
-     * each take other rows.
-     */
-    async deleteExpired (limit: number): Promise<number> {
-      const { rowCount } = await database.query(`
-        delete from sipher_sessions.sessions
-        where id = any (array(
-          select id from sipher_sessions.sessions
-          where expires_at <= now()
-          order by expires_at
-          limit $1::int
-          for update skip locked
-        ))`, [limit])
-      return rowCount!
-    }
+    /** How many sessions the owner has that have not expired. */
+    async countLive (ownerId: string): Promise<number> {
+      const { rows } = await database.query<{ live: number }>(`
+        select (
+          coalesce((select sessions from sipher_sessions.session_counts where owner_id = $1::text), 0)
+          - (select count(*) from sipher_sessions.sessions where owner_id = $1::text and expires_at <= now())
+        )::int as live`, [ownerId])
+      return rows[0]!.live
+    },
+
+    deleteExpired
   }
 
   /**
-   * Patching a session whose other secrets cannot be read would commit what can then not be answered. A statement of its
-   * own, for only this process can tell; what goes bad between the two is answered 503 all the same.
+   * Removes at most `limit` sessions that have expired, of one owner or of all, and returns how many. Instances that sweep
+   * at the same time each take other rows.
    */
-  async function requireReadable (sessionId: string, ownerId: string, replaced: readonly string[]): Promise<void> {
-    const row = await byId.load(sessionId)
-    if (row?.ownerId !== ownerId) notFound()
-    openRow(row, replaced)
+  async function deleteExpired (limit: number, ownerId?: string): Promise<number> {
+    const { rows } = await database.query<{ deleted: number }>(`
+      with deleted as (
+        delete from sipher_sessions.sessions
+        where id = any (array(
+          select id from sipher_sessions.sessions
+          where expires_at <= now() and ($2::text is null or owner_id = $2::text)
+          order by expires_at
+          limit $1::int
+          for update skip locked
+        ))
+        returning owner_id
+      ), ${uncountDeleted}
+      select count(*)::int as deleted from deleted`, [limit, ownerId])
+    return rows[0]!.deleted
   }
 
-  function toSession (row: SessionRow): Session {
+  function toSession (row: WholeRow): Session {
     const { id, createdAt, expiresAt, lastAccessedAt } = row
     return { sessionId: fromBytes(id), defaults: openRow(row), createdAt, expiresAt, lastAccessedAt }
   }
@@ -183,6 +350,23 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets) 
     }
     return secrets.open(row, plain, sealed)
   }
+}
+
+/** Sessions that are removed at once where an owner has no room left. */
+const expiredAtOnce = 100
+
+/** The row of each id, in the order of the ids. */
+function inOrder<Row extends { id: Buffer }> (sessionIds: readonly string[], rows: readonly Row[]): (Row | undefined)[] {
+  const found = new Map(rows.map(row => [fromBytes(row.id), row]))
+  return sessionIds.map(sessionId => found.get(sessionId))
+}
+
+function patchKey ({ sessionId, ownerId }: Pick<Patch, 'sessionId' | 'ownerId'>): string {
+  return sessionId + ownerId
+}
+
+function mergeSealed (earlier: SealedValues, later: SealedValues): SealedValues {
+  return { plain: { ...earlier.plain, ...later.plain }, secrets: { ...earlier.secrets, ...later.secrets } }
 }
 
 /** A session's secrets as they are stored. */

@@ -8,6 +8,12 @@ import { unstorable } from './repositories.js'
 /** The ciphertexts of a session's secret values, by their names. */
 export type SealedSecrets = Record<string, string>
 
+/** What a session holds, as it is stored: values that are not secret, and ciphertexts of those that are. */
+export interface SealedValues {
+  plain: SessionDefaultValues
+  secrets: SealedSecrets
+}
+
 /** Where a ciphertext belongs: it decrypts in no other session, and for no other owner. */
 export interface SecretsOwner {
   /** The session's 32 bytes. */
@@ -33,7 +39,7 @@ export function createSessionSecrets (defaults: TObject, keyRing: KeyRing) {
 
   return {
     /** The values of properties that are not secret, and the others encrypted under the first key. */
-    seal (owner: SecretsOwner, values: SessionDefaultValues): { plain: SessionDefaultValues, secrets: SealedSecrets } {
+    seal (owner: SecretsOwner, values: SessionDefaultValues): SealedValues {
       const plain: SessionDefaultValues = {}
       const secrets: SealedSecrets = {}
       for (const [name, value] of Object.entries(values)) {

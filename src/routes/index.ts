@@ -11,6 +11,7 @@ import { ErrorResponse, failures } from '../schemas/envelope.js'
 import { createSessionSchemas } from '../schemas/session.js'
 import { createApiKey } from './admin/create-key.js'
 import { getApiKey } from './admin/get-key.js'
+import { listAudit } from './admin/list-audit.js'
 import { listApiKeys } from './admin/list-keys.js'
 import { listTiers } from './admin/list-tiers.js'
 import { revokeApiKey } from './admin/revoke-key.js'
@@ -91,6 +92,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
     await admin.register(rotateApiKey)
     await admin.register(revokeApiKey)
     await admin.register(listTiers)
+    await admin.register(listAudit)
   }, { prefix: '/admin' })
 }
 

@@ -17,20 +17,27 @@ export const limits: FastifyPluginAsyncTypebox = async (fastify) => {
           requests: Type.Optional(Type.Object({
             remaining: Type.Integer({ minimum: 0, description: 'Requests that are left in the window.', examples: [9_988] }),
             resetSeconds: Type.Integer({ minimum: 0, description: 'Seconds until the window ends, and the count begins anew.', examples: [2_710] })
-          }, { additionalProperties: false, description: 'Absent where the service counts no requests.' }))
+          }, { additionalProperties: false, description: 'Absent where the service counts no requests.' })),
+          sessions: Type.Object({
+            live: Type.Integer({ minimum: 0, description: 'Sessions that have not expired.', examples: [12] }),
+            remaining: Type.Integer({ minimum: 0, description: 'Sessions that can be created now.', examples: [988] })
+          }, { additionalProperties: false })
         }, { additionalProperties: false }), { description: 'The limits.' }),
         ...failures('UNAUTHORIZED', 'INVALID_API_KEY', 'RATE_LIMIT_EXCEEDED', 'SERVICE_UNAVAILABLE')
       }
     }
   }, async (request) => {
-    const { tier } = request.principal!
-    const count = await fastify.requestLimits.remaining(request)
+    const { id, tier } = request.principal!
+    const limits = fastify.tierLimits[tier]
+    const [count, live] = await Promise.all([fastify.requestLimits.remaining(request), fastify.sessionRepository.countLive(id)])
     return {
       success: true as const,
       data: {
         tier,
-        limits: fastify.tierLimits[tier],
-        ...(count && { requests: { remaining: count.remaining, resetSeconds: count.ttlInSeconds } })
+        limits,
+        ...(count && { requests: { remaining: count.remaining, resetSeconds: count.ttlInSeconds } }),
+        // A limit that was lowered takes away no session.
+        sessions: { live, remaining: Math.max(0, limits.maxSessions - live) }
       }
     }
   })

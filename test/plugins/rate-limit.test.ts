@@ -60,11 +60,11 @@ t.test('GET /v1/limits answers the tier, its limits and what is left', async t =
   const { service, connectionString } = await startService(t)
   const { key, headers } = await createKey(service)
   const limits = { requestsPerHour: 10_000, sessions: true, maxSessions: 1_000 }
-  t.strictSame(answer(await service.inject({ url: '/v1/limits', headers })), { status: 200, body: { success: true, data: { tier: 'pro', limits, requests: { remaining: 9_999, resetSeconds: 3600 } } } })
+  t.strictSame(answer(await service.inject({ url: '/v1/limits', headers })), { status: 200, body: { success: true, data: { tier: 'pro', limits, requests: { remaining: 9_999, resetSeconds: 3600 }, sessions: { live: 0, remaining: 1_000 } } } })
   t.equal((await service.inject({ url: '/v1/limits', headers: { authorization: `Bearer ${key}` } })).json().data.requests.remaining, 9_998)
 
   const { service: uncounted } = await startService(t, { connectionString, rateLimit: false, tierLimits: { pro: { requestsPerHour: 5, maxSessions: 2 } } })
-  t.strictSame(answer(await uncounted.inject({ url: '/v1/limits', headers })), { status: 200, body: { success: true, data: { tier: 'pro', limits: { requestsPerHour: 5, sessions: true, maxSessions: 2 } } } })
+  t.strictSame(answer(await uncounted.inject({ url: '/v1/limits', headers })), { status: 200, body: { success: true, data: { tier: 'pro', limits: { requestsPerHour: 5, sessions: true, maxSessions: 2 }, sessions: { live: 0, remaining: 2 } } } })
   t.equal((await service.inject('/v1/limits')).json().error.code, 'UNAUTHORIZED')
 })
 

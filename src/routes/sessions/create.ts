@@ -15,12 +15,13 @@ export const createSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = asy
       body: reference(schemas.CreateSessionRequest),
       response: {
         201: reference(schemas.CreateSession201Response, 'Session created: stored and flushed.'),
-        ...failures(...sessionFailures, ...bodyFailures)
+        ...failures(...sessionFailures, ...bodyFailures, 'SESSION_LIMIT_REACHED')
       }
     }
   }, async (request, reply) => {
     const { defaults, ttlSeconds = ttl.default } = request.body
-    const session = await fastify.sessionRepository.create(request.principal!.id, defaults, ttlSeconds)
+    const { id, tier } = request.principal!
+    const session = await fastify.sessionRepository.create(id, defaults, ttlSeconds, fastify.tierLimits[tier].maxSessions)
     reply.code(201)
     return { success: true as const, data: session }
   })

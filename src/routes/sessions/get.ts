@@ -19,7 +19,7 @@ export const getSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = async 
       }
     }
   }, async (request) => {
-    const session = await fastify.sessionRepository.use(request.params.id, request.principal!.id)
+    const session = await fastify.sessionRepository.get(request.params.id, request.principal!.id)
     return { success: true as const, data: session }
   })
 }

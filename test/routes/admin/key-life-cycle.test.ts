@@ -294,7 +294,7 @@ t.test('the batch of an authentication is found through indexes, whatever the nu
   await pool.query('analyze sipher_sessions.api_keys')
   const statements: { text: string, values: unknown[] }[] = []
   const recorder = { query: async (text: string, values: unknown[] = []) => { statements.push({ text, values }); return pool.query(text, values) } }
-  const repository = createApiKeyRepository(recorder as never, error => { throw error })
+  const repository = createApiKeyRepository(recorder as never, 'test', error => { throw error })
   await Promise.all(Array.from({ length: 500 }, (_, i) => repository.authenticate(hashApiKey(`sk_pro_${i}`))))
   t.equal(statements.length, 1, 'one statement for all')
   const { rows } = await pool.query(`explain ${statements[0]!.text}`, statements[0]!.values)
@@ -316,7 +316,7 @@ t.test('a use that cannot be noted is silent where there is nobody to tell', asy
       throw new Error('read-only')
     }
   }
-  const repository = createApiKeyRepository(database as never)
+  const repository = createApiKeyRepository(database as never, 'test')
   t.strictSame(await repository.authenticate(hashApiKey(key)), { id, tier: 'pro' })
   await repository.usesNoted()
   t.equal(refused, 1)

@@ -1,0 +1,51 @@
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { auditActions } from '../../plugins/audit-repository.js'
+import { failures, successOf } from '../../schemas/envelope.js'
+import { timestamp } from '../../schemas/session.js'
+import { stringEnum } from '../../schemas/string-enum.js'
+import { adminFailures } from './shared.js'
+
+const Action = stringEnum(auditActions, { description: 'What was done.', examples: ['session.update'] })
+const keyId = 'key_0193a5c8b6e0f41d7c9a2be85360d4f7'
+
+const AuditEntry = Type.Object({
+  id: Type.String({ description: 'Later entries have greater ids.', examples: ['4711'] }),
+  at: timestamp('When.'),
+  actor: Type.String({ description: 'Who: an API key\'s id, or a host\'s caller; `admin` or `command line` for changes to keys.', examples: [keyId] }),
+  action: Action,
+  keyId: Type.String({ description: 'The key that it is about, or whose session.', examples: [keyId] }),
+  subject: Type.String({ description: 'The key\'s id, or the beginning of the session\'s, which identifies it and is not enough to use it.', examples: ['sess_0193a5c8b6e0f41d7c9a2be8'] }),
+  properties: Type.Array(Type.String(), { description: 'The names of the properties that were set; values are not kept.', examples: [['chain']] })
+}, { additionalProperties: false })
+
+export const listAudit: FastifyPluginAsyncTypebox = async (fastify) => {
+  fastify.get('/audit', {
+    schema: {
+      operationId: 'listAudit',
+      tags: ['Admin'],
+      summary: 'Read the audit log',
+      description: 'Answers who changed which key or session, when, and which properties, page by page, the newest first.',
+      querystring: Type.Object({
+        limit: Type.Integer({ minimum: 1, maximum: 1000, default: 100, description: 'Entries on a page.' }),
+        cursor: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,17}$', description: '`nextCursor` of the page before.' })),
+        // NUL cannot be asked for: no id holds it.
+        key: Type.Optional(Type.String({ minLength: 1, maxLength: 500, pattern: '^[^\\u0000]+$', description: 'Only what is about this key, or a session of this key.' })),
+        action: Type.Optional(Action)
+      }, { additionalProperties: false }),
+      response: {
+        200: successOf(Type.Object({
+          entries: Type.Array(AuditEntry),
+          nextCursor: Type.Optional(Type.String({ description: 'Send it as `cursor` to get the next page; absent on the last.', examples: ['4612'] }))
+        }, { additionalProperties: false }), { description: 'A page of entries.' }),
+        ...failures('VALIDATION_ERROR', ...adminFailures)
+      }
+    }
+  }, async (request) => {
+    const { limit, cursor, key, action } = request.query
+    // One more than asked for tells whether there is a next page.
+    const entries = await fastify.auditRepository.list({ limit: limit + 1, before: cursor, keyId: key, action })
+    const page = entries.slice(0, limit)
+    const nextCursor = entries.length > limit ? page.at(-1)!.id : undefined
+    return { success: true as const, data: { entries: page, ...(nextCursor && { nextCursor }) } }
+  })
+}
