@@ -3,7 +3,7 @@ import { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type F
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
 import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
-import { hasPath } from '../schemas/properties.js'
+import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { sendError } from './error-handler.js'
 import { sessionTiers } from './tiers.js'
@@ -30,14 +30,6 @@ export interface SessionDefaultsOptions {
  * the names of those it has put.
  */
 export type ApplySessionDefaults = (request: FastifyRequest, values: SessionDefaultValues) => Iterable<string> | Promise<Iterable<string>>
-
-/** Which of the session's values a route takes, and where. */
-interface RoutePlan {
-  body: readonly Placement[]
-  query: readonly Placement[]
-  /** Whether the route describes neither: then it takes all values in its body. */
-  undescribed: boolean
-}
 
 const header = 'x-session-id'
 
@@ -75,7 +67,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   const names = Object.keys(defaults.properties)
   const placements = placementsOf(names, mapping)
   const requireSessionTier = fastify.requireTier(...sessionTiers)
-  const plans = new WeakMap<object, RoutePlan>()
+  const plans = new WeakMap<object, DefaultsPlan>()
   const routes: { route: RouteOptions, instance: FastifyInstance, ownValidator: boolean }[] = []
 
   fastify.decorateRequest('sessionDefaults', null)
@@ -156,7 +148,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   }
 
   // Made at a route's first use: by then all shared schemas that it may refer to have been added.
-  function planOf (request: FastifyRequest): RoutePlan {
+  function planOf (request: FastifyRequest): DefaultsPlan {
     const route = request.routeOptions
     const plan = makePlan(route, request.server, placements)
     plans.set(route.config, plan)
@@ -179,23 +171,21 @@ export function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): 
   log.warn({ defaults: list }, `No route takes these session defaults: ${list}. Give a route's schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).`)
 }
 
-function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[]): RoutePlan {
+function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[]): DefaultsPlan {
   const selection = route.config?.sessionDefaults ?? true
   const selected = placements.filter(({ name }) => Array.isArray(selection) ? selection.includes(name) : selection === true)
   const schema = route.schema
   const querystring = schema?.querystring ?? (schema as { query?: unknown } | undefined)?.query
-  const undescribed = schema?.body === undefined && querystring === undefined
-  const taken = (part: unknown) => selected.filter(({ path }) => hasPath(part, path, id => instance.getSchema(id)))
-  return { body: undescribed ? selected : taken(schema?.body), query: taken(querystring), undescribed }
+  return planDefaults(selected, schema?.body, querystring, id => instance.getSchema(id))
 }
 
 /** What a request of the route can be given at all: one that may not have a body takes none in it. */
-function takenBy ({ body, query, undescribed }: RoutePlan, { method }: RouteOptions): readonly Placement[] {
+function takenBy ({ body, query, undescribed }: DefaultsPlan, { method }: RouteOptions): readonly Placement[] {
   return undescribed && [method].flat().every(name => !bodyMethods.includes(name)) ? [] : [...query, ...body]
 }
 
 /** Fills in what is missing, in place, and returns the names of what was filled in. */
-function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: SessionDefaultValues): string[] {
+function applyDefaults (request: FastifyRequest, plan: DefaultsPlan, values: SessionDefaultValues): string[] {
   const filled = fillDefaults(request.query, values, plan.query)
   const { body } = request
   if (isBodyless(request)) {
@@ -237,7 +227,7 @@ function isFillable (body: unknown): boolean {
 }
 
 /** Puts the header into the schema of a route that takes values, from which OpenAPI documents are made. */
-function documentHeader (route: RouteOptions, plan: RoutePlan): void {
+function documentHeader (route: RouteOptions, plan: DefaultsPlan): void {
   const taken = takenBy(plan, route)
   if (taken.length === 0) return
   const texts = new Set(taken.map(({ name, at }) => at === name ? name : `${name} as ${at}`))
