@@ -2,6 +2,7 @@ import { isIP } from 'node:net'
 import { Type, type Static } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
 import { createKeyRing, type KeyRingError } from './encryption.js'
+import { type UpstreamOptions } from './gateway/index.js'
 import { maxLimit, tierLimits, type TiersOptions } from './plugins/tiers.js'
 
 function limit (standard: number, description: string) {
@@ -26,7 +27,15 @@ export const Environment = Type.Object({
   SESSION_LIMIT_ENTERPRISE: limit(tierLimits.enterprise.maxSessions, 'Sessions that an enterprise key may have at the same time.'),
   AUDIT_RETENTION_DAYS: Type.Integer({ default: 90, minimum: 1, maximum: 36_500, description: 'How long entries of the audit log are kept, in days.' }),
   RATE_LIMIT_FAIL_OPEN: Type.Boolean({ default: false, description: 'Whether requests that cannot be counted are let through, with a warning, rather than refused with 503.' }),
-  CORS_ORIGINS: Type.Optional(Type.String({ description: 'Origins of web pages that may call the service, separated by commas; * for all.' }))
+  CORS_ORIGINS: Type.Optional(Type.String({ description: 'Origins of web pages that may call the service, separated by commas; * for all.' })),
+  UPSTREAM_URL: Type.Optional(Type.String({ pattern: '^https?://[^ ]+$', description: 'The API to put the service in front of. Without it the service serves its own operations only.' })),
+  UPSTREAM_OPENAPI: Type.Optional(Type.String({ description: 'The OpenAPI document of that API, a file or a URL: it says which operation takes which defaults. Without it JSON object bodies get all but the secret ones.' })),
+  UPSTREAM_TIMEOUT_MS: Type.Integer({ default: 30_000, minimum: 1, maximum: 2_147_483_647, description: 'How long that API may take to begin an answer, in milliseconds.' }),
+  UPSTREAM_BODY_LIMIT: Type.Integer({ default: 1_048_576, minimum: 1, maximum: 268_435_456, description: 'How many bytes of a JSON body are read to fill defaults in. Other bodies stream through, however large.' }),
+  UPSTREAM_REQUIRE_KEY: Type.Boolean({ default: true, description: 'Whether requests to that API must carry an API key; false for a public one.' }),
+  UPSTREAM_FORWARD_CREDENTIALS: Type.Boolean({ default: false, description: 'Whether the API key and X-Session-Id go to that API as well.' }),
+  UPSTREAM_PRINCIPAL_ID_HEADER: Type.String({ default: 'X-Principal-Id', pattern: '^[0-9A-Za-z-]+$', description: 'The header that tells that API the id of the caller\'s key; off for none.' }),
+  UPSTREAM_PRINCIPAL_TIER_HEADER: Type.String({ default: 'X-Principal-Tier', pattern: '^[0-9A-Za-z-]+$', description: 'The header that tells that API the tier of the caller\'s key; off for none.' })
 })
 
 type Variables = Static<typeof Environment>
@@ -45,6 +54,7 @@ export interface Config {
   tierLimits: NonNullable<TiersOptions['tierLimits']>
   rateLimitFailOpen: boolean
   auditRetentionDays: number
+  upstream: UpstreamOptions | undefined
 }
 
 /** The environment is wrong; the message says which variables, and how. */
@@ -87,7 +97,29 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
       enterprise: { requestsPerHour: variables.RATE_LIMIT_ENTERPRISE, maxSessions: variables.SESSION_LIMIT_ENTERPRISE }
     },
     rateLimitFailOpen: variables.RATE_LIMIT_FAIL_OPEN,
-    auditRetentionDays: variables.AUDIT_RETENTION_DAYS
+    auditRetentionDays: variables.AUDIT_RETENTION_DAYS,
+    upstream: parseUpstream(variables)
+  }
+}
+
+function parseUpstream (variables: Variables): UpstreamOptions | undefined {
+  const { UPSTREAM_URL: url, UPSTREAM_OPENAPI: openapi } = variables
+  if (url === undefined) {
+    if (openapi !== undefined) throw new ConfigError('UPSTREAM_OPENAPI is set without UPSTREAM_URL. Set the URL of the API that the document describes.')
+    return undefined
+  }
+  const { username, password, search, hash } = URL.canParse(url) ? new URL(url) : { search: '?' }
+  if (username || password || search || hash) throw new ConfigError('UPSTREAM_URL must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000.')
+  const headerName = (name: string) => name.toLowerCase() === 'off' ? false : name
+  return {
+    url,
+    openapi,
+    timeoutMs: variables.UPSTREAM_TIMEOUT_MS,
+    bodyLimit: variables.UPSTREAM_BODY_LIMIT,
+    requireKey: variables.UPSTREAM_REQUIRE_KEY,
+    forwardCredentials: variables.UPSTREAM_FORWARD_CREDENTIALS,
+    principalIdHeader: headerName(variables.UPSTREAM_PRINCIPAL_ID_HEADER),
+    principalTierHeader: headerName(variables.UPSTREAM_PRINCIPAL_TIER_HEADER)
   }
 }
 

@@ -96,6 +96,11 @@ export const errorCodes = {
     description: 'The service failed. Its log has the cause under the request\'s id.',
     example: { message: 'The service failed to answer this request. The operator finds the cause under the request id in X-Request-Id.' }
   },
+  UPSTREAM_UNAVAILABLE: {
+    status: 502,
+    description: 'The API behind the gateway cannot be reached, or has broken off.',
+    example: { message: 'The API behind this gateway cannot be reached. Whether it has acted on the request is not known.' }
+  },
   SERVICE_UNAVAILABLE: {
     status: 503,
     description: 'The database cannot be reached at the moment, or the secret values of the session cannot be decrypted.',
@@ -105,6 +110,11 @@ export const errorCodes = {
     status: 503,
     description: 'The service runs without an admin key.',
     example: { message: 'The admin operations are off: the service was started without ADMIN_API_KEY.' }
+  },
+  UPSTREAM_TIMEOUT: {
+    status: 504,
+    description: 'The API behind the gateway has not begun to answer in time.',
+    example: { message: 'The API behind this gateway has not begun to answer in time. Whether it has acted on the request is not known.' }
   }
 } as const satisfies Record<string, ErrorCodeEntry>
 

@@ -1,5 +1,6 @@
 import { ConfigError } from './config.js'
 import { EmbeddedPostgresError } from './embedded-postgres.js'
+import { UpstreamDocumentError } from './gateway/document.js'
 
 /**
  * What the process prints about an error that ended it: a sentence where the user can mend it, without the trace that
@@ -8,7 +9,7 @@ import { EmbeddedPostgresError } from './embedded-postgres.js'
 export function explainError (error: unknown): string {
   const { code = '', message } = error as NodeJS.ErrnoException
   if (error instanceof ConfigError) return `The configuration is wrong.\n${message}`
-  if (error instanceof EmbeddedPostgresError) return message
+  if (error instanceof EmbeddedPostgresError || error instanceof UpstreamDocumentError) return message
   if (code === 'EADDRINUSE') return `${message}. Another process listens there; stop it or set PORT.`
   if (code === 'EACCES' || code === 'EADDRNOTAVAIL') return `${message}. Set HOST and PORT to an address and port of this machine that you may listen on.`
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that

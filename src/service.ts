@@ -7,8 +7,10 @@ import Fastify, { type FastifyHttpOptions, type FastifyInstance, type FastifyRep
 import { type AppOptions } from './app.js'
 import sipherSessions from './index.js'
 import { ApiError, validationError } from './errors.js'
+import { gateway, type UpstreamOptions } from './gateway/index.js'
 import { loggerOptions, RequestLog } from './logging.js'
 import { sendError, sendNotFound } from './plugins/error-handler.js'
+import { presetDefaults } from './schemas/session.js'
 
 export interface ServiceOptions extends AppOptions {
   /** @default 'info' */
@@ -27,9 +29,11 @@ export interface ServiceOptions extends AppOptions {
   headersTimeoutMs?: number
   /**
    * How long a client may take to send its whole request, in milliseconds.
-   * @default 60000
+   * @default 60000; 300000 with an upstream, whose requests may be long uploads
    */
   requestTimeoutMs?: number
+  /** An API to put the service in front of: it gets the requests that are not for the service itself. */
+  upstream?: UpstreamOptions | undefined
 }
 
 /** A migration of a large table may take this long before the service gives up starting, in milliseconds. */
@@ -40,7 +44,8 @@ const startTimeout = 600_000
  * only the owner of a server may choose.
  */
 export function createService ({
-  logLevel = 'info', logStream, trustProxy, corsOrigins, headersTimeoutMs = 10_000, requestTimeoutMs = 60_000, ...options
+  logLevel = 'info', logStream, trustProxy, corsOrigins, upstream, headersTimeoutMs = 10_000,
+  requestTimeoutMs = upstream ? 300_000 : 60_000, ...options
 }: ServiceOptions): FastifyInstance {
   const requestLog = new RequestLog()
   const settings: FastifyHttpOptions<Server> = {
@@ -71,9 +76,12 @@ export function createService ({
   service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)
   service.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
+    // What an upstream answers may be pages, whose policy is its own.
+    if (!request.routeOptions.config?.upstream) await reply.helmet()
   })
   // For answers that are data: no browser is to make a page of them. Swagger UI sets a policy of its own.
   service.register(helmet, {
+    global: false,
     contentSecurityPolicy: { useDefaults: false, directives: { 'default-src': ["'none'"], 'frame-ancestors': ["'none'"] } },
     // Whether other names of the operator's domain can do with HTTPS alone is not for this service to say.
     strictTransportSecurity: { maxAge: 31_536_000, includeSubDomains: false },
@@ -85,13 +93,15 @@ export function createService ({
   if (corsOrigins) {
     service.register(cors, {
       origin: corsOrigins.includes('*') ? '*' : corsOrigins,
-      methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE'],
-      allowedHeaders: ['Content-Type', 'Authorization', 'X-API-Key', 'X-Session-Id', 'X-Request-Id'],
+      methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE', ...(upstream ? ['PUT'] : [])],
+      // Which headers an upstream takes is not known here: those that the page asks for.
+      ...(!upstream && { allowedHeaders: ['Content-Type', 'Authorization', 'X-API-Key', 'X-Session-Id', 'X-Request-Id'] }),
       exposedHeaders: ['X-Session-Applied', 'X-Request-Id', 'RateLimit-Limit', 'RateLimit-Remaining', 'RateLimit-Reset', 'Retry-After'],
       maxAge: 600
     })
   }
   service.register(sipherSessions, options)
+  if (upstream) service.register(gateway, { upstream, defaults: presetDefaults, ...options })
   return service
 }
 

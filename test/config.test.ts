@@ -18,7 +18,8 @@ t.test('an empty environment gives the defaults', async t => {
     corsOrigins: undefined,
     tierLimits: { free: { requestsPerHour: 100 }, pro: { requestsPerHour: 10_000, maxSessions: 1_000 }, enterprise: { requestsPerHour: 100_000, maxSessions: 100_000 } },
     rateLimitFailOpen: false,
-    auditRetentionDays: 90
+    auditRetentionDays: 90,
+    upstream: undefined
   }
   t.strictSame(loadConfig({}), defaults)
   t.strictSame(loadConfig(Object.fromEntries(Object.keys(Environment.properties).map(name => [name, '']))), defaults, 'what is empty counts as not set')
@@ -58,9 +59,53 @@ t.test('every variable is read', async t => {
     corsOrigins: ['https://app.example.com', 'http://localhost:3000'],
     tierLimits: { free: { requestsPerHour: 1 }, pro: { requestsPerHour: 2, maxSessions: 4 }, enterprise: { requestsPerHour: 3, maxSessions: 5 } },
     rateLimitFailOpen: true,
-    auditRetentionDays: 7
+    auditRetentionDays: 7,
+    upstream: undefined
   })
   t.strictSame(loadConfig({ CORS_ORIGINS: '*' }).corsOrigins, ['*'])
+})
+
+t.test('the variables of the gateway are read together', async t => {
+  const UPSTREAM_URL = 'http://127.0.0.1:3000/api'
+  t.strictSame(loadConfig({ UPSTREAM_URL }).upstream, {
+    url: UPSTREAM_URL,
+    openapi: undefined,
+    timeoutMs: 30_000,
+    bodyLimit: 1_048_576,
+    requireKey: true,
+    forwardCredentials: false,
+    principalIdHeader: 'X-Principal-Id',
+    principalTierHeader: 'X-Principal-Tier'
+  })
+  t.strictSame(loadConfig({
+    UPSTREAM_URL,
+    UPSTREAM_OPENAPI: 'openapi.yaml',
+    UPSTREAM_TIMEOUT_MS: '500',
+    UPSTREAM_BODY_LIMIT: '1000',
+    UPSTREAM_REQUIRE_KEY: 'false',
+    UPSTREAM_FORWARD_CREDENTIALS: 'true',
+    UPSTREAM_PRINCIPAL_ID_HEADER: 'X-User',
+    UPSTREAM_PRINCIPAL_TIER_HEADER: 'off'
+  }).upstream, {
+    url: UPSTREAM_URL,
+    openapi: 'openapi.yaml',
+    timeoutMs: 500,
+    bodyLimit: 1000,
+    requireKey: false,
+    forwardCredentials: true,
+    principalIdHeader: 'X-User',
+    principalTierHeader: false
+  })
+  t.throws(() => loadConfig({ UPSTREAM_OPENAPI: 'openapi.yaml' }), { name: 'ConfigError', message: 'UPSTREAM_OPENAPI is set without UPSTREAM_URL. Set the URL of the API that the document describes.' })
+  for (const url of ['http://user:pass@h', 'http://:pass@h', 'http://h/?x=1', 'http://h/#x', 'http://h:port']) {
+    t.throws(() => loadConfig({ UPSTREAM_URL: url }), { name: 'ConfigError', message: 'UPSTREAM_URL must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000.' }, url)
+  }
+  t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_REQUIRE_KEY: 'maybe', UPSTREAM_PRINCIPAL_ID_HEADER: 'X Id' }), {
+    message: [
+      'UPSTREAM_REQUIRE_KEY must be boolean. Whether requests to that API must carry an API key; false for a public one.',
+      'UPSTREAM_PRINCIPAL_ID_HEADER must match pattern "^[0-9A-Za-z-]+$". The header that tells that API the id of the caller\'s key; off for none.'
+    ].join('\n')
+  })
 })
 
 t.test('what is wrong is named, all of it at once', async t => {

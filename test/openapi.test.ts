@@ -79,8 +79,9 @@ t.test('the codes of errors.ts, the document and docs/errors.md are the same', a
       }
     }
   }
-  // What no operation answers: that there is none, and that a request never arrived whole.
-  t.strictSame([...documented, 'NOT_FOUND', 'REQUEST_TIMEOUT'].sort(), codes)
+  // What no operation answers: that there is none, that a request never arrived whole, and what became of requests to the
+  // API behind the gateway.
+  t.strictSame([...documented, 'NOT_FOUND', 'REQUEST_TIMEOUT', 'UPSTREAM_TIMEOUT', 'UPSTREAM_UNAVAILABLE'].sort(), codes)
   t.strictSame([...document.components.schemas.ErrorResponse.properties.error.properties.code.enum].sort(), codes)
 
   const table = readFileSync('docs/errors.md', 'utf8').split('\n').filter(line => line.startsWith('| `'))

@@ -258,7 +258,8 @@ t.test('what a newcomer gets wrong is told in a sentence', async t => {
     [{ DATABASE_URL: connectionString, HOST: '192.0.2.1' }, 'Set HOST and PORT to an address and port of this machine that you may listen on.'],
     [{ DATABASE_URL: nothing }, 'The database of DATABASE_URL cannot be used: connect ECONNREFUSED 127.0.0.1:1'],
     [{ DATABASE_URL: connectionString.replace('/test_', '/nope_') }, 'The database of DATABASE_URL cannot be used: database "nope_'],
-    [{ DATA_DIR: join(file, 'data') }, 'Set DATA_DIR to another one.']
+    [{ DATA_DIR: join(file, 'data') }, 'Set DATA_DIR to another one.'],
+    [{ DATABASE_URL: connectionString, UPSTREAM_URL: 'http://127.0.0.1:1', UPSTREAM_OPENAPI: '/nowhere' }, 'The document of UPSTREAM_OPENAPI, /nowhere, cannot be read: ENOENT: no such file or directory']
   ]
   for (const [environment, message] of cases) {
     const { exit, output } = run(t, environment)

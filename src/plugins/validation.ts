@@ -96,7 +96,7 @@ function nestsTooDeep (body: string): boolean {
   return false
 }
 
-function invalidJson (body: string): ApiError {
+export function invalidJson (body: string): ApiError {
   let reason = 'it sets __proto__ or constructor.prototype'
   try {
     JSON.parse(body)

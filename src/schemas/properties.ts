@@ -56,7 +56,7 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
   return found
 }
 
-function resolveReference (reference: string, root: unknown, getSchema: GetSchema): Node {
+export function resolveReference (reference: string, root: unknown, getSchema: GetSchema): Node {
   const [id, ...fragment] = reference.split('#')
   const document = id === '' ? root : getSchema(id!)
   let schema = document

@@ -1,0 +1,121 @@
+import { type IncomingMessage } from 'node:http'
+import { type FastifyRequest } from 'fastify'
+import { ApiError } from '../errors.js'
+import { type Placement } from '../fill-defaults.js'
+import { type DefaultsPlan } from '../plan-defaults.js'
+import { bodyMethods, type ApplySessionDefaults } from '../plugins/session-defaults.js'
+import { invalidJson } from '../plugins/validation.js'
+import { fillQuery } from './fill-query.js'
+import { spliceDefaults } from './splice-json.js'
+
+/** What goes upstream in place of what came. */
+export interface ChangedRequest {
+  /** Without the question mark. */
+  query?: string
+  body?: { bytes: Buffer, contentType: string }
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** What the session has changed of a request that goes upstream; null where nothing. */
+    changed: ChangedRequest | null
+  }
+}
+
+/** Methods whose bodies mean nothing (RFC 9110, 9.3.1); they stream through all the same. */
+export const unparsedMethods: readonly string[] = ['GET', 'HEAD']
+
+/** Whether a media type is JSON: `application/json`, and those that end in `+json`. */
+export function isJson (mediaType: string): boolean {
+  return /^application\/(?:.+\+)?json$/.test(mediaType.split(';', 1)[0]!.trim().toLowerCase())
+}
+
+/**
+ * Fills a session's values into the query string and the JSON body of a request on its way. Only a body that could be
+ * given something is read; any other one streams through.
+ *
+ * @param bodyLimit how many bytes of a body are read
+ */
+export function applyUpstream (planOf: (request: FastifyRequest) => DefaultsPlan, bodyLimit: number): ApplySessionDefaults {
+  return async (request, values) => {
+    const { query: queryPlan, body: bodyPlan, undescribed } = planOf(request)
+    const changed: ChangedRequest = {}
+    const query = fillQuery(request.raw.url!.split('?').slice(1).join('?'), values, queryPlan)
+    if (query.filled.length > 0) changed.query = query.query
+
+    const wanted = unparsedMethods.includes(request.method) ? [] : bodyPlan.filter(({ name }) => Object.hasOwn(values, name))
+    const text = wanted.length > 0 ? await readText(request, bodyLimit) : null
+    let filled: Placement[] = []
+    if (text !== null) {
+      const isEmpty = text === ''
+      // As on a route: a DELETE gets a body only where one is described.
+      const source = isEmpty && (!undescribed || bodyMethods.includes(request.method)) ? '{}' : text
+      const body = isEmpty && source === text ? { text, filled } : spliceDefaults(source, values, wanted)
+      filled = body.filled
+      // What was read has to be sent anew even where nothing was filled in.
+      const sent = request.headers['content-type']
+      if (filled.length > 0 || !isEmpty) changed.body = { bytes: Buffer.from(body.text), contentType: sent !== undefined && isJson(sent) ? sent : 'application/json' }
+    }
+    request.changed = changed
+    return new Set([...query.filled, ...filled].map(({ name }) => name))
+  }
+}
+
+/** Whether a body was sent, if only one of no bytes in chunks. */
+export function hasBody ({ headers }: FastifyRequest): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+}
+
+/**
+ * The text of a JSON body, valid; empty where none was sent; null for what is left alone.
+ *
+ * @throws INVALID_JSON, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE: what cannot be given the defaults does not go without
+ */
+async function readText (request: FastifyRequest, limit: number): Promise<string | null> {
+  if (!hasBody(request)) return ''
+  const { 'content-type': contentType = '', 'content-encoding': encoding = 'identity' } = request.headers
+  if (!isJson(contentType)) return null
+  if (encoding.trim().toLowerCase() !== 'identity') {
+    throw new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: `The session's defaults cannot be filled into a body with Content-Encoding ${encoding.slice(0, 50)}. Send it without, or send no X-Session-Id.` })
+  }
+  const bytes = await readBody(request, limit)
+  let text: string
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch {
+    throw new ApiError('INVALID_JSON', { message: 'The body is not valid JSON: it is not UTF-8. Send one JSON object.' })
+  }
+  try {
+    if (text !== '') JSON.parse(text)
+  } catch {
+    throw invalidJson(text)
+  }
+  return text
+}
+
+async function readBody (request: FastifyRequest, limit: number): Promise<Buffer> {
+  const stream = request.raw
+  if (Number(request.headers['content-length'] ?? 0) > limit) throw tooLarge(stream, limit)
+  const chunks: Buffer[] = []
+  let size = 0
+  // Destroyed, the stream would take the connection with it before the answer.
+  try {
+    for await (const chunk of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      size += chunk.length
+      if (size > limit) throw tooLarge(stream, limit)
+      chunks.push(chunk)
+    }
+  } catch (error) {
+    throw error instanceof ApiError ? error : new ApiError('INVALID_JSON', { message: 'The body broke off.', cause: error })
+  }
+  return Buffer.concat(chunks)
+}
+
+function tooLarge (stream: IncomingMessage, limit: number): ApiError {
+  // What is still coming is dropped, so that the client reads the answer instead of a reset.
+  stream.resume()
+  return new ApiError('PAYLOAD_TOO_LARGE', {
+    message: `The session's defaults are filled into bodies of at most ${limit} bytes, and this one is larger. Send less, or send no X-Session-Id.`,
+    headers: { connection: 'close' }
+  })
+}

@@ -1,0 +1,39 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { type FastifyReply, type FastifyRequest } from 'fastify'
+import { Agent, type Dispatcher } from 'undici'
+import { hasBody, unparsedMethods } from './apply-defaults.js'
+
+/** The call of a request that is being sent upstream. */
+interface Call {
+  request: FastifyRequest
+  signal: AbortSignal
+}
+
+/**
+ * The connections to the upstream. A request is cancelled there once its client is gone, which the proxy library does
+ * only while a body is on its way; certificates are verified, and nothing is sent twice.
+ *
+ * @param timeoutMs how long connecting, and then the beginning of an answer, may take
+ */
+export function createDispatcher (timeoutMs: number) {
+  // Between the parts of an answer any time may pass: it may be a stream of events.
+  const agent = new Agent({ headersTimeout: timeoutMs, bodyTimeout: 0, connect: { timeout: timeoutMs } })
+  const calls = new AsyncLocalStorage<Call>()
+
+  const request = ((options: Dispatcher.RequestOptions<null>, callback: (error: Error | null, data: Dispatcher.ResponseData<null>) => void) => {
+    const call = calls.getStore()!
+    const body = unparsedMethods.includes(call.request.method) && hasBody(call.request) ? call.request.raw : options.body
+    agent.request({ ...options, body, signal: call.signal }, callback)
+  }) as Dispatcher['request']
+
+  return {
+    request,
+    /** Sends what `send` sends for as long as the client waits for the answer. */
+    forClient<T> (request: FastifyRequest, { raw }: FastifyReply, send: () => T): T {
+      const controller = new AbortController()
+      raw.once('close', () => { controller.abort() })
+      return calls.run({ request, signal: controller.signal }, send)
+    },
+    close: () => agent.close()
+  }
+}

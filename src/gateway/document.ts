@@ -1,0 +1,52 @@
+import { readFile } from 'node:fs/promises'
+import { parse } from 'yaml'
+
+/** The upstream's OpenAPI document cannot be used; the message says which, and why. */
+export class UpstreamDocumentError extends Error {
+  override name = 'UpstreamDocumentError'
+}
+
+export interface OpenApiDocument extends Record<string, unknown> {
+  paths?: Record<string, unknown>
+  servers?: { url?: unknown, variables?: Record<string, { default?: unknown }> }[]
+}
+
+const fetchTimeoutMs = 10_000
+
+/**
+ * Reads an OpenAPI document of version 3, in JSON or YAML.
+ *
+ * @param source a file's path, or an http or https URL
+ * @throws UpstreamDocumentError
+ */
+export async function readDocument (source: string): Promise<OpenApiDocument> {
+  let document: unknown
+  try {
+    const text = /^https?:\/\//i.test(source) ? await download(source) : await readFile(source, 'utf8')
+    document = /^\s*\{/.test(text) ? JSON.parse(text) : parse(text)
+  } catch (error) {
+    throw unusable(source, 'cannot be read', error)
+  }
+  const { openapi, swagger, paths } = (isObject(document) ? document : {}) as Record<string, unknown>
+  if (typeof openapi !== 'string' || !openapi.startsWith('3.')) {
+    throw unusable(source, 'is not an OpenAPI document of version 3', swagger === undefined ? undefined : new Error(`it is Swagger ${String(swagger)}`))
+  }
+  if (paths !== undefined && !isObject(paths)) throw unusable(source, 'is not an OpenAPI document of version 3', new Error('its paths are no object'))
+  return document as OpenApiDocument
+}
+
+async function download (url: string): Promise<string> {
+  const response = await fetch(url, { signal: AbortSignal.timeout(fetchTimeoutMs), headers: { accept: 'application/json, application/yaml, */*' } })
+  if (!response.ok) throw new Error(`it was answered ${response.status}`)
+  return response.text()
+}
+
+export function unusable (source: string, problem: string, error?: unknown): UpstreamDocumentError {
+  const { message, cause } = (error ?? {}) as { message?: string, cause?: { code?: string } }
+  const reason = [message, cause?.code].filter(Boolean).join(': ').split('\n', 1)[0]!
+  return new UpstreamDocumentError(`The document of UPSTREAM_OPENAPI, ${source.replace(/\/\/[^/@]*@/, '//')}, ${problem}${reason && `: ${reason}`}`)
+}
+
+export function isObject (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

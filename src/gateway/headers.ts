@@ -1,0 +1,80 @@
+import { type IncomingHttpHeaders } from 'node:http'
+import { type FastifyRequest } from 'fastify'
+import { adminKeyTest, isApiKeyAuthorization } from './credentials.js'
+
+export interface HeaderOptions {
+  /**
+   * Whether the API key and X-Session-Id go upstream as well. The admin key never does.
+   * @default false
+   */
+  forwardCredentials?: boolean
+  /**
+   * The header that tells the upstream the id of the key's record; false for none.
+   * @default 'X-Principal-Id'
+   */
+  principalIdHeader?: string | false
+  /**
+   * The header that tells the upstream the key's tier; false for none.
+   * @default 'X-Principal-Tier'
+   */
+  principalTierHeader?: string | false
+}
+
+/** What holds for one connection only (RFC 9110, 7.6.1), and `Expect`, which this end has answered already. */
+const hopByHop = [
+  'connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'proxy-authorization', 'te', 'trailer',
+  'transfer-encoding', 'upgrade', 'http2-settings', 'expect'
+]
+
+const defaultPrincipalHeaders = ['X-Principal-Id', 'X-Principal-Tier'] as const
+
+/** What a request's headers are made from. */
+type Origin = Pick<FastifyRequest, 'id' | 'ip' | 'ips' | 'protocol' | 'host' | 'principal'>
+
+/** Makes the headers that go upstream of those that came. What the gateway says, the client cannot say in its place. */
+export function requestHeaders (options: HeaderOptions & { adminKey?: string | undefined }) {
+  const { forwardCredentials = false, principalIdHeader = defaultPrincipalHeaders[0], principalTierHeader = defaultPrincipalHeaders[1] } = options
+  const isAdminKey = adminKeyTest(options.adminKey)
+  const principalHeaders = [principalIdHeader, principalTierHeader].map(name => name === false ? undefined : name.toLowerCase())
+  const stripped = new Set([
+    ...hopByHop, 'forwarded', 'x-real-ip', 'x-request-id',
+    ...defaultPrincipalHeaders.map(name => name.toLowerCase()),
+    ...principalHeaders.filter(name => name !== undefined)
+  ])
+  const isCredential = (name: string, value: string) => {
+    if (name !== 'x-api-key' && name !== 'authorization' && name !== 'x-session-id') return false
+    return isAdminKey(value) || (!forwardCredentials && (name !== 'authorization' || isApiKeyAuthorization(value)))
+  }
+
+  return (request: Origin, headers: IncomingHttpHeaders): IncomingHttpHeaders => {
+    const forwarded: IncomingHttpHeaders = {}
+    for (const [name, value] of Object.entries(headers)) {
+      // CGI and WSGI cannot tell `X_Principal_Id` from `X-Principal-Id`.
+      const meant = name.replaceAll('_', '-')
+      if (stripped.has(meant) || meant.startsWith('x-forwarded-') || isCredential(meant, String(value))) continue
+      forwarded[name] = value
+    }
+    // Of the addresses before this one, only those that a proxy of ours has vouched for.
+    forwarded['x-forwarded-for'] = [...request.ips ?? [request.ip]].reverse().join(', ')
+    forwarded['x-forwarded-proto'] = request.protocol
+    forwarded['x-forwarded-host'] = request.host
+    forwarded['x-request-id'] = request.id
+    const { principal } = request
+    const [idHeader, tierHeader] = principalHeaders
+    if (principal && idHeader !== undefined) forwarded[idHeader] = principal.id
+    if (principal && tierHeader !== undefined) forwarded[tierHeader] = principal.tier
+    return forwarded
+  }
+}
+
+/**
+ * The upstream's headers without what holds for its connection, or would contradict what the gateway says itself.
+ *
+ * @param counted whether the gateway has counted the request, and tells what is left of its key's limit
+ */
+export function responseHeaders (headers: IncomingHttpHeaders, counted: boolean): IncomingHttpHeaders {
+  const listed = (headers.connection ?? '').toLowerCase().split(',').map(name => name.trim())
+  const stripped = new Set([...hopByHop, ...listed, 'x-request-id', 'x-session-applied'])
+  return Object.fromEntries(Object.entries(headers).filter(([name]) =>
+    !stripped.has(name) && !(counted && name.startsWith('ratelimit-'))))
+}

@@ -1,0 +1,144 @@
+import { METHODS } from 'node:http'
+import httpProxy, { type FastifyHttpProxyOptions } from '@fastify/http-proxy'
+import { type TObject } from '@sinclair/typebox'
+import { type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
+import { ApiError } from '../errors.js'
+import { placementsOf, type SessionDefaultsMapping } from '../fill-defaults.js'
+import { type DefaultsPlan } from '../plan-defaults.js'
+import { sendError } from '../plugins/error-handler.js'
+import { secretNames } from '../schemas/secret.js'
+import { applyUpstream } from './apply-defaults.js'
+import { admit } from './credentials.js'
+import { createDispatcher } from './dispatcher.js'
+import { readDocument, unusable } from './document.js'
+import { requestHeaders, responseHeaders, type HeaderOptions } from './headers.js'
+import { createOperations, type Operations } from './operations.js'
+import { refuseAmbiguous } from './target.js'
+
+/** The API that the service is put in front of. */
+export interface UpstreamOptions extends HeaderOptions {
+  /** Where it is: an http or https URL, with a path if its own begin with one. */
+  url: string
+  /**
+   * Its OpenAPI document: a file's path or a URL. It says which operation takes which defaults, and where.
+   * @default none: JSON object bodies get all defaults that are not secret
+   */
+  openapi?: string | undefined
+  /**
+   * How long connecting, and then the beginning of an answer, may take, in milliseconds.
+   * @default 30000
+   */
+  timeoutMs?: number
+  /**
+   * How many bytes of a body are read to fill defaults in. Bodies that get none stream through, however large.
+   * @default 1048576
+   */
+  bodyLimit?: number
+  /**
+   * Whether all requests must carry an API key. Those that carry one must carry a good one in any case.
+   * @default true
+   */
+  requireKey?: boolean
+}
+
+export interface GatewayOptions {
+  upstream: UpstreamOptions
+  defaults: TObject
+  mapping?: SessionDefaultsMapping | undefined
+  adminKey?: string | undefined
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Marks the routes whose answers are the upstream's. */
+    upstream?: true
+  }
+}
+
+/** Not sent on: one makes a tunnel, the other shows what the gateway has added to a request. */
+const unroutedMethods: readonly string[] = ['CONNECT', 'TRACE']
+
+/** Sends upstream what is no route of the service, with the defaults of the session that it names. */
+export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { upstream, defaults, mapping, adminKey }) => {
+  const { timeoutMs = 30_000, bodyLimit = 1024 * 1024, requireKey = true } = upstream
+  const base = new URL(upstream.url)
+  const placements = placementsOf(Object.keys(defaults.properties), mapping)
+  const operations = upstream.openapi === undefined ? null : await loadOperations(upstream.openapi)
+  const secret = secretNames(defaults)
+  const undescribed: DefaultsPlan = {
+    body: placements.filter(({ name }) => !secret.includes(name)),
+    query: [],
+    undescribed: true
+  }
+  const planOf = ({ raw, method }: FastifyRequest) =>
+    operations?.find(method, base.pathname.replace(/\/+$/, '') + raw.url!.split('?', 1)[0]!) ?? undescribed
+
+  async function loadOperations (source: string): Promise<Operations> {
+    const document = await readDocument(source)
+    let found: Operations
+    try {
+      found = createOperations(document, base, placements)
+    } catch (error) {
+      throw unusable(source, 'cannot be used', error)
+    }
+    const { unread, foreign } = found
+    if (foreign.length > 0) fastify.log.warn({ references: foreign }, `The document of UPSTREAM_OPENAPI refers to other documents, which are not read: ${foreign.join(', ')}. Bundle them into it.`)
+    if (unread.length > 0) fastify.log.warn({ defaults: unread.join(', ') }, `No operation of UPSTREAM_OPENAPI takes these session defaults: ${unread.join(', ')}. Clients can put them into a session to no effect.`)
+    return found
+  }
+
+  const dispatcher = createDispatcher(timeoutMs)
+  fastify.addHook('onClose', dispatcher.close)
+  fastify.decorateRequest('changed', null)
+  // Those that parse and limit; the proxy adds one that leaves every body as the stream that it is.
+  fastify.removeAllContentTypeParsers()
+  fastify.addHook('onRequest', admit(requireKey))
+  fastify.addHook('onRequest', refuseAmbiguous)
+  fastify.addHook('onSend', flushHeaders)
+
+  const httpMethods = METHODS.filter(method => !unroutedMethods.includes(method))
+  for (const method of httpMethods) {
+    if (!fastify.supportedMethods.includes(method)) fastify.addHttpMethod(method, { hasBody: true })
+  }
+
+  const proxy: FastifyHttpProxyOptions = {
+    upstream: upstream.url,
+    undici: dispatcher,
+    // What is answered, a 503 as well, is the answer.
+    retryMethods: [],
+    disableRequestLogging: true,
+    internalRewriteLocationHeader: false,
+    // Where CORS is configured, preflights are the service's to answer.
+    httpMethods: httpMethods.filter(method => !fastify.hasRoute({ method: method as 'OPTIONS', url: '/*' })),
+    config: { sessionDefaults: applyUpstream(planOf, bodyLimit), upstream: true },
+    replyOptions: {
+      rewriteRequestHeaders: requestHeaders({ ...upstream, adminKey }),
+      rewriteHeaders: (headers, request) => responseHeaders(headers, request!.principal !== null),
+      onError: (reply, { error }) => sendUpstreamError(reply as FastifyReply, error)
+    },
+    handler (request, reply, path, options) {
+      const { query, body } = request.changed ?? {}
+      return dispatcher.forClient(request, reply, () => reply.from(path, {
+        ...options,
+        ...(query !== undefined && { queryString: () => query }),
+        ...(body && { body: body.bytes, contentType: body.contentType })
+      }))
+    }
+  }
+  await fastify.register(httpProxy, proxy)
+}
+
+/** A client of a stream of events waits for the headers, not for the first of them. */
+async function flushHeaders (_request: FastifyRequest, { raw }: FastifyReply): Promise<void> {
+  setImmediate(() => {
+    if (!raw.headersSent && !raw.destroyed) raw.flushHeaders()
+  })
+}
+
+function sendUpstreamError (reply: FastifyReply, error: Error): void {
+  const { code } = (error.cause ?? {}) as { code?: string }
+  const timedOut = code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT'
+  // What is left of the body is not read, and the connection cannot be used again.
+  if (!reply.request.raw.complete) reply.header('connection', 'close')
+  sendError(reply.request, reply, new ApiError(timedOut ? 'UPSTREAM_TIMEOUT' : 'UPSTREAM_UNAVAILABLE', { cause: error }))
+}

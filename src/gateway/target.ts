@@ -1,0 +1,21 @@
+import { type FastifyRequest } from 'fastify'
+import { validationError } from '../errors.js'
+
+/**
+ * An `onRequest` hook that refuses what the gateway and the upstream could read as two different requests. What passes
+ * goes upstream as it was sent, so that the operation whose defaults it was given is the one that gets them.
+ */
+export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promise<void> {
+  // Others, such as h2c, are offers that a server may leave alone, and some clients make them with each request.
+  if (/(^|[\s,])websocket([\s,/]|$)/i.test(headers.upgrade ?? '')) refuse('Upgrade', 'is not taken: WebSockets do not go through the gateway')
+  const target = raw.url!
+  if (!target.startsWith('/')) refuse('url', 'must be a path, such as /transfers')
+  if (target.startsWith('//')) refuse('url', 'must not begin with two slashes')
+  if (/[\\#]/.test(target)) refuse('url', 'must not hold a backslash or #; encode them')
+  const segments = decodeURIComponent(target.split('?', 1)[0]!).split(/[/\\]/)
+  if (segments.some(segment => /^\.\.?(;|$)/.test(segment))) refuse('url', 'must not have the segments . and ..')
+}
+
+function refuse (field: string, reason: string): never {
+  throw validationError('request', [{ field, reason }])
+}

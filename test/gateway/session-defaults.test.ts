@@ -1,0 +1,219 @@
+import { Type } from '@sinclair/typebox'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { stringify } from 'yaml'
+import { secret } from '../../src/schemas/secret.js'
+import { createService, type ServiceOptions } from '../../src/service.js'
+import { createDatabase, createSession } from '../helpers.js'
+import { exchange, startGateway, startUpstream } from './helpers.js'
+
+const json = { 'content-type': 'application/json' }
+
+/** A document in a file, with an operation or two a test. */
+function writeDocument (t: Test, document: object, text = JSON.stringify({ openapi: '3.1.0', info: { title: 'x', version: '1' }, ...document })): string {
+  const directory = mkdtempSync(join(tmpdir(), 'sipher-openapi-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const file = join(directory, 'openapi')
+  writeFileSync(file, text)
+  return file
+}
+
+/** A way to send requests that name the session, and to see what the upstream got of each. */
+async function start (t: Test, upstream: { openapi?: string, base?: string } = {}, options: Partial<ServiceOptions> = {}) {
+  const { url, received } = await startUpstream(t)
+  const gateway = await startGateway(t, { url: url + (upstream.base ?? ''), ...(upstream.openapi && { openapi: upstream.openapi }) }, options)
+  const send = async (method: string, path: string, body?: string, headers: Record<string, string> = json) => {
+    const response = await exchange(gateway.port, { method, path, headers: { ...gateway.withSession, ...headers }, ...(body !== undefined && { body }) })
+    const { url, body: got, headers: { 'content-type': type } } = received.at(-1)!
+    return { applied: response.headers['x-session-applied'], url, body: got, type }
+  }
+  return { ...gateway, send, received }
+}
+
+t.test('without a document JSON object bodies get all defaults but the secret ones', async t => {
+  const { send } = await start(t)
+  const type = 'application/json'
+  const applied = 'chain, privacyLevel'
+  const all = '"chain":"near","privacyLevel":"shielded"'
+  t.strictSame(await send('POST', '/x?a=1', '{"amount":5}'), { applied, url: '/x?a=1', body: `{${all},"amount":5}`, type })
+  t.strictSame(await send('DELETE', '/x', '{"amount":5}'), { applied, url: '/x', body: `{${all},"amount":5}`, type })
+  t.strictSame(await send('PROPPATCH', '/x', '{"amount":5}', { 'content-type': 'Application/Vnd.Own+JSON; charset=utf-8' }), { applied, url: '/x', body: `{${all},"amount":5}`, type: 'Application/Vnd.Own+JSON; charset=utf-8' })
+  for (const method of ['POST', 'PUT', 'PATCH']) {
+    for (const headers of [{}, json, { ...json, 'transfer-encoding': 'chunked' }, { 'content-length': '0', 'content-type': 'text/plain' }] as Record<string, string>[]) {
+      t.strictSame(await send(method, '/x', undefined, headers), { applied, url: '/x', body: `{${all}}`, type }, 'a body-less request gets an object')
+    }
+  }
+  t.strictSame(await send('POST', '/x', '{"chain":"sui","privacyLevel":null}'), { applied: undefined, url: '/x', body: '{"chain":"sui","privacyLevel":null}', type }, 'what was sent wins')
+  for (const method of ['GET', 'DELETE']) t.strictSame(await send(method, '/x', undefined, {}), { applied: undefined, url: '/x', body: '', type: undefined })
+  t.strictSame(await send('DELETE', '/x', '', { ...json, 'transfer-encoding': 'chunked' }), { applied: undefined, url: '/x', body: '', type })
+  t.strictSame(await send('GET', '/x', '{}', { ...json, 'content-length': '2' }), { applied: undefined, url: '/x', body: '{}', type })
+  for (const [body, type] of [['[{}]', 'application/json'], ['"x"', 'application/json'], ['{}', 'text/plain'], ['{}', 'application/json-seq'], ['a=1', 'application/x-www-form-urlencoded'], ['--b--', 'multipart/form-data; boundary=b']] as const) {
+    t.strictSame(await send('POST', '/x', body, { 'content-type': type }), { applied: undefined, url: '/x', body, type }, `${body} as ${type} is left alone`)
+  }
+})
+
+t.test('what was sent keeps its value: numbers beyond 2^53, duplicate keys, __proto__, spaces', async t => {
+  const { send } = await start(t)
+  const sent = '{ "n":12345678901234567890, "f":1.10, "a":1, "a":2, "__proto__":{"x":1}, "chain" : "\\u0073ui" }'
+  t.equal((await send('POST', '/x', sent)).body, sent.replace('{', '{"privacyLevel":"shielded",'))
+  t.equal((await send('POST', '/x', '{"ä":"𝄞"}')).body, '{"chain":"near","privacyLevel":"shielded","ä":"𝄞"}')
+})
+
+const text = { type: 'string' }
+const takes = (...names: string[]) => ({ type: 'object', properties: Object.fromEntries(names.map(name => [name, text])) })
+const bodyOf = (schema: object, mediaType = 'application/json') => ({ requestBody: { content: { [mediaType]: { schema } } } })
+
+t.test('the upstream\'s document says which operation takes which, in body and query string', async t => {
+  const document = {
+    paths: {
+      '/transfers': { post: bodyOf({ $ref: '#/components/schemas/Transfer' }), get: { parameters: [{ $ref: '#/components/parameters/chain' }, { in: 'header', name: 'privacyLevel' }] } },
+      '/transfers/{id}': { parameters: [{ in: 'query', name: 'privacyLevel', schema: text }], $comment: 'x', get: {}, patch: { $ref: '#/components/x-operations/patch' } },
+      '/transfers/special': { get: { parameters: [{ in: 'query', name: 'chain', schema: text }] } },
+      '/jobs/{id}:cancel': { post: { requestBody: { $ref: '#/components/requestBodies/Cancel' } } },
+      '/files/{a-b}.{ext}/*/x': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
+      '/a:b%20c/100%': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
+      '/form': { post: bodyOf(takes('chain'), 'application/x-www-form-urlencoded') },
+      '/any': { post: bodyOf(takes('chain'), '*/*') },
+      '/none': { post: {} },
+      '/delete': { delete: bodyOf(takes('chain')), get: bodyOf(takes('chain')) },
+      '/{a}-{b}--{c}{d}^x': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
+      '/same/{x}': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
+      '/same/{y}': { get: {} },
+      '/item': { $ref: '#/components/pathItems/Item' },
+      '/broken': null,
+      '/loop': { $ref: '#/paths/~1loop' }
+    },
+    components: {
+      schemas: { Transfer: { allOf: [{ $ref: '#/components/schemas/Base' }, takes('defaultViewingKey')] }, Base: takes('chain') },
+      parameters: { chain: { in: 'query', name: 'chain', schema: text } },
+      requestBodies: { Cancel: bodyOf(takes('privacyLevel')).requestBody },
+      pathItems: { Item: { post: bodyOf(takes('chain')) } },
+      'x-operations': { patch: bodyOf(takes('chain')) }
+    }
+  }
+  for (const openapi of [writeDocument(t, document), writeDocument(t, {}, stringify({ openapi: '3.0.3', ...document }))]) {
+    const { send, port, withSession, received } = await start(t, { openapi })
+    const outcome = async (...request: Parameters<typeof send>) => {
+      const { url, body, applied } = await send(...request)
+      return [url, body, applied]
+    }
+    t.strictSame(await outcome('POST', '/transfers', '{}'), ['/transfers', '{"chain":"near","defaultViewingKey":"0xabc"}', 'chain, defaultViewingKey'], 'a secret one where the document has it')
+    t.strictSame(await outcome('POST', '/transfers'), ['/transfers', '{"chain":"near","defaultViewingKey":"0xabc"}', 'chain, defaultViewingKey'])
+    t.strictSame(await outcome('GET', '/transfers'), ['/transfers?chain=near', '', 'chain'])
+    t.strictSame(await outcome('GET', '/transfers?x=%20&y'), ['/transfers?x=%20&y&chain=near', '', 'chain'])
+    for (const query of ['chain=', 'chain', 'x=1&chain=sui', 'ch%61in=sui', 'chain[]=a', 'chain%5B0%5D=a', 'chain[]']) t.strictSame(await outcome('GET', `/transfers?${query}`), [`/transfers?${query}`, '', undefined], 'what was sent wins')
+    t.strictSame(await outcome('GET', '/transfers?chained=1&xchain=1'), ['/transfers?chained=1&xchain=1&chain=near', '', 'chain'])
+    t.strictSame(await outcome('GET', '/transfers/7%2F8'), ['/transfers/7%2F8?privacyLevel=shielded', '', 'privacyLevel'], 'parameters of the path item')
+    t.strictSame(await outcome('PATCH', '/transfers/7', '{"a":1}'), ['/transfers/7?privacyLevel=shielded', '{"chain":"near","a":1}', 'chain, privacyLevel'], 'body and query string')
+    t.strictSame(await outcome('GET', '/transfers/special'), ['/transfers/special?chain=near', '', 'chain'], 'the literal path before the template')
+    t.strictSame(await outcome('POST', '/jobs/1:cancel', '{}'), ['/jobs/1:cancel', '{"privacyLevel":"shielded"}', 'privacyLevel'])
+    t.strictSame(await outcome('GET', '/files/a.b/*/x'), ['/files/a.b/*/x?chain=near', '', 'chain'])
+    t.strictSame(await outcome('GET', '/a:b%20c/100%25'), ['/a:b%20c/100%25?chain=near', '', 'chain'])
+    t.strictSame(await outcome('GET', '/1-2--34^x'), ['/1-2--34^x?chain=near', '', 'chain'])
+    t.strictSame(await outcome('GET', '/1-2--34'), ['/1-2--34', '', undefined])
+    t.strictSame(await outcome('GET', '/same/1'), ['/same/1?chain=near', '', 'chain'])
+    t.strictSame(await outcome('POST', '/form', '{}'), ['/form', '{}', undefined], 'described, but not as JSON')
+    t.strictSame(await outcome('POST', '/any', '{}'), ['/any', '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('POST', '/none', '{}'), ['/none', '{}', undefined], 'described as taking nothing')
+    t.strictSame(await outcome('DELETE', '/delete'), ['/delete', '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('GET', '/delete'), ['/delete', '', undefined])
+    t.strictSame(await outcome('POST', '/item', '{}'), ['/item', '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('POST', '/unknown', '{}'), ['/unknown', '{"chain":"near","privacyLevel":"shielded"}', 'chain, privacyLevel'], 'what is not described takes all but the secret ones')
+    for (const path of ['/Transfers', '/transfers/', '/transfers//']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'spelt otherwise, as many frameworks take it')
+    t.equal((await exchange(port, { method: 'HEAD', path: '/transfers', headers: withSession })).headers['x-session-applied'], 'chain')
+    t.equal(received.at(-1)!.url, '/transfers?chain=near')
+  }
+})
+
+t.test('a large or compressed body of an operation that takes nothing streams through', async t => {
+  const { send } = await start(t, { openapi: writeDocument(t, { paths: { '/none': { post: bodyOf(takes('amount')) }, '/key': { post: bodyOf(takes('rpcProvider')) } } }) })
+  const body = 'x'.repeat(2_000_000)
+  t.equal((await send('POST', '/none', body)).body, body)
+  t.equal((await send('POST', '/none', body, { ...json, 'content-encoding': 'gzip' })).body, body)
+  t.equal((await send('POST', '/key', body)).body, body, 'or nothing that the session has')
+})
+
+t.test('paths begin where the document\'s servers say, or where the upstream does', async t => {
+  const paths = { '/quote': { get: { parameters: [{ in: 'query', name: 'chain' }] } } }
+  const cases: [servers: object[] | undefined, base: string, path: string][] = [
+    [undefined, '', '/quote'],
+    [undefined, '/api', '/quote'],
+    [[{ url: '/' }], '', '/quote'],
+    [[{ url: '/v2/' }], '', '/v2/quote'],
+    [[{ url: '/v2' }], '/v2', '/quote'],
+    [[{ url: 'https://api.example.com/v2' }], '', '/v2/quote'],
+    [[{ url: 'https://api.example.com/v2' }], '/v2/', '/quote'],
+    [[{ url: 'https://api.example.com/v2' }], '', '/quote'],
+    [[{ url: 'https://{host}/{version}', variables: { version: { default: 'v3' }, host: { default: 'h' } } }], '', '/v3/quote'],
+    [[{ url: 'https://{none}:x/' }, {}], '', '/quote'],
+    [[{ url: '/a' }, { url: '/b' }], '', '/b/quote']
+  ]
+  for (const [servers, base, path] of cases) {
+    const { send } = await start(t, { base, openapi: writeDocument(t, { paths, ...(servers && { servers }) }) })
+    t.strictSame((await send('GET', path)).url, `${base.replace(/\/$/, '')}${path}?chain=near`, `${JSON.stringify(servers)} ${base}`)
+  }
+})
+
+t.test('defaults of a schema of the host\'s go under their mapped names, lists and objects as well', async t => {
+  const defaults = Type.Object({ tags: Type.Array(Type.String()), fee: Type.Object({ max: Type.Number() }), level: Type.Integer(), key: secret(Type.String()) })
+  const query = ['tags', 'fee', 'lvl'].map(name => ({ in: 'query', name }))
+  const openapi = writeDocument(t, { paths: { '/q': { get: { parameters: query } }, '/b': { post: bodyOf({ type: 'object', properties: { options: takes('lvl'), list: { type: 'array', items: takes('lvl') } } }) } } })
+  const { url, received } = await startUpstream(t)
+  const service = createService({ connectionString: await createDatabase(t), sweepIntervalMs: 0, logLevel: 'silent', defaults, mapping: { level: ['lvl', 'options.lvl', 'list[].lvl'] }, upstream: { url, openapi } })
+  t.teardown(() => service.close())
+  await service.ready()
+  const { secret: key } = await service.apiKeyRepository.create({ tier: 'pro', name: 'x' })
+  const sessionId = await createSession(service, key, { tags: ['a', 'b&c'], fee: { max: 1 }, level: 3, key: 'k' })
+  const headers = { 'x-api-key': key, 'x-session-id': sessionId }
+  await service.inject({ url: '/q', headers })
+  t.equal(received.at(-1)!.url, '/q?tags=a&tags=b%26c&fee=%7B%22max%22%3A1%7D&lvl=3')
+  await service.inject({ method: 'POST', url: '/b', headers, payload: { list: [{}, {}] } })
+  t.equal(received.at(-1)!.body, '{"options":{"lvl":3},"list":[{"lvl":3},{"lvl":3}]}')
+})
+
+t.test('at the start warnings name what no operation takes, and references that lead elsewhere', async t => {
+  const lines: string[] = []
+  const openapi = writeDocument(t, { paths: { '/x': { post: bodyOf({ allOf: [takes('chain'), { $ref: 'other.yaml#/Transfer' }] }) } } })
+  await start(t, { openapi }, { logLevel: 'warn', logStream: { write (line) { lines.push((JSON.parse(line) as { msg: string }).msg) } } })
+  t.strictSame(lines, [
+    'The document of UPSTREAM_OPENAPI refers to other documents, which are not read: other.yaml. Bundle them into it.',
+    'No operation of UPSTREAM_OPENAPI takes these session defaults: privacyLevel, rpcProvider, backend, defaultViewingKey. Clients can put them into a session to no effect.'
+  ])
+  lines.length = 0
+  await start(t, { openapi: writeDocument(t, { paths: { '/x': { post: bodyOf(takes('chain', 'privacyLevel', 'rpcProvider', 'backend', 'defaultViewingKey')) } } }) }, { logLevel: 'warn', logStream: { write (line) { lines.push(line) } } })
+  t.strictSame(lines, [])
+})
+
+t.test('a document that cannot be used ends the start with a sentence', async t => {
+  const { url, server } = await startUpstream(t, (request, response) => {
+    if (request.url === '/openapi.yaml') response.end('openapi: 3.1.0\npaths:\n  /x:\n    get: {}\n')
+    else response.writeHead(404).end()
+  })
+  const startWith = async (openapi: string) => {
+    const service = createService({ connectionString: 'postgres://unused', migrate: false, logLevel: 'silent', upstream: { url, openapi } })
+    t.teardown(() => service.close())
+    await service.ready()
+  }
+  const file = (text: string) => writeDocument(t, {}, text)
+  const not = 'is not an OpenAPI document of version 3'
+  const cases: [source: string, message: RegExp | string][] = [
+    ['/nowhere/openapi.json', 'cannot be read: ENOENT: no such file or directory, open \'/nowhere/openapi.json\''],
+    [`${url}/nowhere`, 'cannot be read: it was answered 404'],
+    ['http://127.0.0.1:2/', 'cannot be read: fetch failed: ECONNREFUSED'],
+    [file('{"openapi":'), /cannot be read: .*JSON/],
+    [file('a: [b'), /cannot be read: [^\n]+$/],
+    [file('just text'), not],
+    [file('swagger: "2.0"'), `${not}: it is Swagger 2.0`],
+    [file('openapi: 3'), not],
+    [file('openapi: 3.0.0\npaths: []'), `${not}: its paths are no object`],
+    [file('openapi: 3.0.0\npaths:\n  /x:\n    get:\n      $ref: "#/%"'), 'cannot be used: URI malformed']
+  ]
+  for (const [source, message] of cases) {
+    await t.rejects(startWith(source), { name: 'UpstreamDocumentError', message: typeof message === 'string' ? `The document of UPSTREAM_OPENAPI, ${source}, ${message}` : message })
+  }
+  await t.resolves(startWith(`${url}/openapi.yaml`))
+  await t.resolves(startWith(file('openapi: 3.1.0\nwebhooks: {}')), 'one without paths has no operation')
+  server.closeAllConnections()
+})
