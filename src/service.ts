@@ -76,8 +76,6 @@ export function createService ({
   service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)
   service.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
-    // What an upstream answers may be pages, whose policy is its own.
-    if (!request.routeOptions.config?.upstream) await reply.helmet()
   })
   // For answers that are data: no browser is to make a page of them. Swagger UI sets a policy of its own.
   service.register(helmet, {
@@ -87,6 +85,12 @@ export function createService ({
     strictTransportSecurity: { maxAge: 31_536_000, includeSubDomains: false },
     crossOriginOpenerPolicy: false,
     originAgentCluster: false
+  })
+  service.after(() => {
+    service.addHook('onRequest', async (request, reply) => {
+      // What an upstream answers may be pages, whose policy is its own.
+      if (!request.routeOptions.config?.upstream) await reply.helmet()
+    })
   })
   drainConnections(service)
 

@@ -41,7 +41,12 @@ for await (const chunk of gateway.stdout.setEncoding('utf8')) {
   const before = printed
   printed += chunk
   const listening = /Server listening at (http:\/\/[^"]+)/
-  if (!listening.test(before) && listening.test(printed)) await introduce(listening.exec(printed)[1])
+  if (!listening.test(before) && listening.test(printed)) {
+    await introduce(listening.exec(printed)[1]).catch(error => {
+      console.error(error)
+      gateway.kill('SIGTERM')
+    })
+  }
 }
 
 async function introduce (url) {

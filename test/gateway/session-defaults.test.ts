@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
 import { secret } from '../../src/schemas/secret.js'
 import { createService, type ServiceOptions } from '../../src/service.js'
-import { createDatabase, createSession } from '../helpers.js'
+import { createDatabase, createSession, encryptionKeys } from '../helpers.js'
 import { exchange, startGateway, startUpstream } from './helpers.js'
 
 const json = { 'content-type': 'application/json' }
@@ -161,7 +161,7 @@ t.test('defaults of a schema of the host\'s go under their mapped names, lists a
   const query = ['tags', 'fee', 'lvl'].map(name => ({ in: 'query', name }))
   const openapi = writeDocument(t, { paths: { '/q': { get: { parameters: query } }, '/b': { post: bodyOf({ type: 'object', properties: { options: takes('lvl'), list: { type: 'array', items: takes('lvl') } } }) } } })
   const { url, received } = await startUpstream(t)
-  const service = createService({ connectionString: await createDatabase(t), sweepIntervalMs: 0, logLevel: 'silent', defaults, mapping: { level: ['lvl', 'options.lvl', 'list[].lvl'] }, upstream: { url, openapi } })
+  const service = createService({ connectionString: await createDatabase(t), encryptionKeys, sweepIntervalMs: 0, logLevel: 'silent', defaults, mapping: { level: ['lvl', 'options.lvl', 'list[].lvl'] }, upstream: { url, openapi } })
   t.teardown(() => service.close())
   await service.ready()
   const { secret: key } = await service.apiKeyRepository.create({ tier: 'pro', name: 'x' })
@@ -192,7 +192,7 @@ t.test('a document that cannot be used ends the start with a sentence', async t 
     else response.writeHead(404).end()
   })
   const startWith = async (openapi: string) => {
-    const service = createService({ connectionString: 'postgres://unused', migrate: false, logLevel: 'silent', upstream: { url, openapi } })
+    const service = createService({ connectionString: 'postgres://unused', migrate: false, encryptionKeys, logLevel: 'silent', upstream: { url, openapi } })
     t.teardown(() => service.close())
     await service.ready()
   }
