@@ -253,6 +253,8 @@ t.test('a secret is nowhere in the database, its files, the log, errors or the O
   // The database's own log may have each statement with its values.
   await pool.query('alter system set log_min_duration_statement = 0')
   await pool.query('select pg_reload_conf()')
+  // Each server process reads it anew when it comes to it.
+  while ((await pool.query<{ log_min_duration_statement: string }>('show log_min_duration_statement')).rows[0]!.log_min_duration_statement !== '0');
   await pool.query('select $1::text', [marker])
 
   const answers: string[] = [(await service.inject('/v1/openapi.json')).body]
