@@ -28,7 +28,7 @@ async function end (exitCode: number): Promise<void> {
     exitCode = 1
     console.error(error)
   }
-  await withTimeout(service?.close()).catch(report)
+  await withTimeout(service?.drain().then(() => service!.close())).catch(report)
   await database?.stop().catch(report)
   process.exit(exitCode)
 }
