@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 
 export interface ExpiredRowsOptions {
@@ -8,7 +9,16 @@ export interface ExpiredRowsOptions {
   sweepIntervalMs?: number
 }
 
+/** Rows of one statement: it holds their locks, and the disk, for a few milliseconds only. */
 const batchSize = 500
+
+/**
+ * How long a sweep rests after a full batch, as a multiple of what the batch took: whatever the machine and its load, an
+ * instance keeps Postgres busy with sweeping for a fifth of the time at most, and requests find it free in between.
+ */
+const restFactor = 4
+/** The longest rest, in milliseconds: a slow Postgres must not let expired rows become more and more. */
+const maxRestMs = 250
 
 /**
  * Removes in the background what has expired: sessions, counts whose hour is over, and audit entries that are older than
@@ -20,7 +30,7 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
   const tables = { sessions: fastify.sessionRepository, counts: fastify.requestCountRepository, 'audit entries': fastify.auditRepository }
   let timer: NodeJS.Timeout
   let sweep: Promise<void> = Promise.resolve()
-  let closing = false
+  const closing = new AbortController()
 
   function schedule () {
     // Between half and one and a half of the interval, so that instances started together do not stay in step.
@@ -34,20 +44,27 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
       try {
         let deleted: number
         do {
+          const began = performance.now()
           deleted = await deleteExpired(batchSize)
           total += deleted
-        } while (deleted === batchSize && !closing)
+          if (deleted === batchSize) await rest(Math.min(maxRestMs, (performance.now() - began) * restFactor))
+        } while (deleted === batchSize && !closing.signal.aborted)
       } catch (error) {
         fastify.log.warn({ err: error }, `sweeping expired ${name} failed; the next sweep tries again`)
       }
       if (total > 0) fastify.log.debug({ deleted: total }, `expired ${name} swept`)
     }
-    if (!closing) schedule()
+    if (!closing.signal.aborted) schedule()
+  }
+
+  /** Ends at once when the app does. */
+  async function rest (ms: number): Promise<void> {
+    await sleep(ms, undefined, { ref: false, signal: closing.signal }).catch(() => {})
   }
 
   fastify.addHook('onReady', async () => schedule())
   fastify.addHook('preClose', async () => {
-    closing = true
+    closing.abort()
     clearTimeout(timer)
     await sweep
   })

@@ -24,6 +24,19 @@ t.test('two sweeps at the same time take different rows', async t => {
   t.equal(taken.reduce((sum, count) => sum + count), 1200)
 })
 
+t.test('a sweep rests after each batch, longer than it took, and the end of the app does not wait for that', async t => {
+  const { service, connectionString } = await startService(t, { sweepIntervalMs: 5 })
+  const pool = createPool(t, connectionString)
+  await pool.query(`
+    create function take_a_while() returns trigger language plpgsql as $$ begin perform pg_sleep(0.1); return null; end $$;
+    create trigger take_a_while before delete on sipher_sessions.sessions for each statement execute function take_a_while()`)
+  await pool.query(addSessions)
+  const left = async () => (await pool.query('select count(*)::int as left from sipher_sessions.sessions')).rows[0].left
+  for (let i = 0; i < 5000 && await left() === 1210; i++);
+  await service.close()
+  t.equal(await left(), 710, 'one batch of 500, and no second one began')
+})
+
 t.test('a sweep that fails is logged and tried again', async t => {
   const lines: { msg: string }[] = []
   const { service, connectionString } = await startService(t, { sweepIntervalMs: 5, logLevel: 'debug', logStream: { write: line => { lines.push(JSON.parse(line)) } } })
