@@ -14,6 +14,7 @@ export const Environment = Type.Object({
   HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on.' }),
   PORT: Type.Integer({ default: 5006, minimum: 0, maximum: 65_535, description: 'The port to listen on; 0 for any free one.' }),
   DATABASE_URL: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'The PostgreSQL to use. Without it an embedded one is started.' })),
+  DATABASE_POOLER: Type.Optional(Type.Unsafe<'transaction'>({ type: 'string', enum: ['transaction'], description: 'transaction where DATABASE_URL leads to PgBouncer, or a pooler like it, in transaction mode.' })),
   DATA_DIR: Type.String({ default: '.data', description: 'Where the embedded PostgreSQL keeps its files.' }),
   ADMIN_API_KEY: Type.Optional(Type.String({ pattern: '^\\S(.*\\S)?$', description: 'The admin key, without blanks around it. Without it the admin operations answer 503.' })),
   SESSION_ENCRYPTION_KEYS: Type.Optional(Type.String({ description: 'Keys for the secret values in sessions, each 32 bytes in base64 (openssl rand -base64 32), separated by commas: the first encrypts, all decrypt. Needed with DATABASE_URL.' })),
@@ -44,6 +45,7 @@ export interface Config {
   host: string
   port: number
   databaseUrl: string | undefined
+  pooler: 'transaction' | undefined
   dataDir: string
   adminKey: string | undefined
   encryptionKeys: string[] | undefined
@@ -84,6 +86,7 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
     host: variables.HOST,
     port: variables.PORT,
     databaseUrl: variables.DATABASE_URL,
+    pooler: variables.DATABASE_POOLER,
     dataDir: variables.DATA_DIR,
     adminKey: variables.ADMIN_API_KEY,
     encryptionKeys: parseEncryptionKeys(variables.SESSION_ENCRYPTION_KEYS),

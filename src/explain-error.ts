@@ -12,6 +12,10 @@ export function explainError (error: unknown): string {
   if (error instanceof EmbeddedPostgresError || error instanceof UpstreamDocumentError) return message
   if (code === 'EADDRINUSE') return `${message}. Another process listens there; stop it or set PORT.`
   if (code === 'EACCES' || code === 'EADDRNOTAVAIL') return `${message}. Set HOST and PORT to an address and port of this machine that you may listen on.`
+  // What PgBouncer answers to a connection that asks for a time limit.
+  if (code === '08P01' && message.startsWith('unsupported startup parameter')) {
+    return `DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for (${message}). Set DATABASE_POOLER=transaction.`
+  }
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that
   // does not exist, or a wrong password.
   if (/^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`

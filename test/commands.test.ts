@@ -183,6 +183,11 @@ t.test('each level has its help', async t => {
   t.strictSame(await command({}, '--version'), { code: 0, out: `${version}\n`, err: '' })
 })
 
+t.test('behind a pooler a command asks for no limit of its connection', async t => {
+  const { code, err } = await command({ DATABASE_URL: await createDatabase(t), DATABASE_POOLER: 'transaction' }, 'keys', 'list')
+  t.strictSame({ code, err }, { code: 0, err: '' })
+})
+
 t.test('migrate brings the database of DATABASE_URL up to date', async t => {
   const DATABASE_URL = await createDatabase(t, { empty: true })
   const first = await command({ DATABASE_URL }, 'migrate')

@@ -11,8 +11,11 @@ t.test('what the user can mend is a sentence', async t => {
   t.equal(explainError(withCode('EADDRINUSE', 'listen EADDRINUSE')), 'listen EADDRINUSE. Another process listens there; stop it or set PORT.')
   t.equal(explainError(withCode('ECONNREFUSED', '')), 'The database of DATABASE_URL cannot be used: ECONNREFUSED')
   t.equal(explainError(withCode('28P01', 'wrong password')), 'The database of DATABASE_URL cannot be used: wrong password')
+  t.equal(explainError(withCode('08P01', 'unsupported startup parameter: statement_timeout')), 'DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for ' +
+    '(unsupported startup parameter: statement_timeout). Set DATABASE_POOLER=transaction.')
 })
 
 t.test('what they cannot has its trace', async t => {
   t.match(explainError(new Error('a bug')), /^Error: a bug\n {4}at /)
+  t.match(explainError(withCode('08P01', 'invalid message format')), /^Error: invalid message format\n {4}at /)
 })

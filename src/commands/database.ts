@@ -9,13 +9,13 @@ import { checkSchemaVersion } from '../migrate.js'
  *
  * @throws ConfigError when there is neither, and what cannot be done with a database whose schema is not up to date
  */
-export async function withDatabase<T> ({ DATABASE_URL, DATA_DIR }: NodeJS.ProcessEnv, run: (database: pg.Pool) => Promise<T>): Promise<T> {
-  const { databaseUrl, dataDir } = loadConfig({ DATABASE_URL, DATA_DIR })
+export async function withDatabase<T> ({ DATABASE_URL, DATABASE_POOLER, DATA_DIR }: NodeJS.ProcessEnv, run: (database: pg.Pool) => Promise<T>): Promise<T> {
+  const { databaseUrl, pooler, dataDir } = loadConfig({ DATABASE_URL, DATABASE_POOLER, DATA_DIR })
   const connectionString = databaseUrl ?? await findEmbeddedPostgres(dataDir)
   if (connectionString === null) {
     throw new ConfigError(`There is no database to talk to: set DATABASE_URL, or start the service (npm start), whose embedded PostgreSQL in ${dataDir} is then used.`)
   }
-  const pool = new pg.Pool({ connectionString, application_name: 'sipher-sessions command', max: 1, connectionTimeoutMillis: 10_000, statement_timeout: 30_000 })
+  const pool = new pg.Pool({ connectionString, application_name: 'sipher-sessions command', max: 1, connectionTimeoutMillis: 10_000, ...(!pooler && { statement_timeout: 30_000 }) })
   try {
     await checkSchemaVersion(pool).catch((error: unknown) => {
       throw (error as { code?: string }).code === '42P01'

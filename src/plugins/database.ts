@@ -27,6 +27,14 @@ export interface DatabaseOptions {
    */
   maxConnections?: number
   /**
+   * `transaction` where a pooler such as PgBouncer, in transaction mode, is between here and Postgres. It refuses settings
+   * of a connection, and gives each transaction another one: limits then go with a transaction around each statement, which
+   * costs two round trips more, and statements have no names. Without it PgBouncer refuses the connection
+   * (`unsupported startup parameter: statement_timeout`).
+   * @default undefined: none, or one in session mode that lets startup parameters through
+   */
+  pooler?: 'transaction' | undefined
+  /**
    * How long a statement may take, in milliseconds: half of it for the wait for a connection, half for Postgres. Past
    * either the request gets 503.
    * @default 800
@@ -59,6 +67,14 @@ function isUnavailable (error: unknown): boolean {
   return error.code === undefined || unavailableStates.test(error.code)
 }
 
+/**
+ * Whether the connection cannot be kept: after a timeout the answer may still arrive, and after a fatal error Postgres
+ * closes it.
+ */
+function isBroken (error: unknown): boolean {
+  return !(error instanceof pg.DatabaseError) || error.severity === 'FATAL'
+}
+
 function unavailable (cause: unknown): ApiError {
   return new ApiError('SERVICE_UNAVAILABLE', { headers: { 'retry-after': '1' }, cause })
 }
@@ -73,8 +89,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     connectionTimeoutMillis: connectTimeoutMs,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
-    statement_timeout: halfMs,
-    idle_in_transaction_session_timeout: 10_000
+    ...(!options.pooler && { statement_timeout: halfMs, idle_in_transaction_session_timeout: 10_000 })
   })
 
   // Without listeners an idle connection that breaks, as all do when Postgres restarts, would end the process.
@@ -113,19 +128,44 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
       client.removeListener('error', ignore)
       client.release(broken)
     }
-    const statement = { text, values, query_timeout: halfMs + answerGraceMs }
     try {
-      const result = await client.query<Row>(statement)
+      const result = await (options.pooler ? inTransaction<Row>(client, text, values) : client.query<Row>({ text, values, query_timeout: halfMs + answerGraceMs } as pg.QueryConfig))
       giveBack(false)
       return result
     } catch (error) {
-      // After a timeout the answer may still arrive, and after a fatal error Postgres closes the connection.
-      giveBack(!(error instanceof pg.DatabaseError) || error.severity === 'FATAL')
+      giveBack(isBroken(error))
       throw isUnavailable(error) ? unavailable(error) : error
     }
   }
 
+  /**
+   * The statement in a transaction that carries its limit, which a pooler would not let a connection have. What is given
+   * up here is not carried out, whatever Postgres and the pooler still do with it: `commit` is sent after the statement was
+   * answered in time or not at all, and a connection that ends without one is rolled back. Only of a commit that is not
+   * answered the outcome is unknown, as it is of one on a connection that breaks.
+   */
+  async function inTransaction<Row extends object> (client: pg.PoolClient, text: string, values: unknown[] | undefined): Promise<pg.QueryResult<Row>> {
+    const deadline = performance.now() + halfMs
+    // The driver takes 0 for no limit.
+    const left = () => Math.max(1, deadline - performance.now())
+    const send = <R extends object>(statement: { text: string, values?: unknown[] | undefined, query_timeout: number }) => client.query<R>(statement as pg.QueryConfig)
+    await send({ text: `begin; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = 10000`, query_timeout: left() })
+    let result: pg.QueryResult<Row>
+    try {
+      result = await send<Row>({ text, values, query_timeout: left() })
+    } catch (error) {
+      // A connection that is not to be kept is rolled back by its end.
+      if (!isBroken(error)) await send({ text: 'rollback', query_timeout: left() + answerGraceMs })
+      throw error
+    }
+    await send({ text: 'commit', query_timeout: left() + answerGraceMs })
+    return result
+  }
+
   return {
+    /** Whether statements may be given names, under which Postgres keeps their plans for a connection. */
+    namedStatements: options.pooler === undefined,
+
     /**
      * Sends one statement. Throws `SERVICE_UNAVAILABLE` when the database cannot be reached or takes longer than the
      * time allowed, and the driver's error when the statement itself is at fault.

@@ -124,6 +124,50 @@ t.test('a statement that outlasts the time allowed on a pool without a limit of 
   t.strictSame((await host.sessionDatabase.query('select 1 as one')).rows, [{ one: 1 }])
 })
 
+t.test('behind a pooler a connection asks for nothing, and each statement has its limit all the same', async t => {
+  const pool = createPool(t, await createDatabase(t), { max: 1 })
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, pool, pooler: 'transaction', sweepIntervalMs: 0 })
+  await host.ready()
+  t.equal(host.sessionDatabase.namedStatements, false)
+  t.strictSame((await host.sessionDatabase.query('select current_setting(\'statement_timeout\') as limit')).rows, [{ limit: '400ms' }])
+  t.strictSame((await pool.query('select current_setting(\'statement_timeout\') as limit')).rows, [{ limit: '0' }], 'which ends with it')
+
+  await t.rejects(host.sessionDatabase.query('select 1 / 0'), { code: '22012' })
+  t.strictSame((await pool.query('select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and state like \'idle in transaction%\'')).rows, [], 'and so does its transaction')
+})
+
+t.test('behind a pooler a write that was answered 503 is not carried out', async t => {
+  const { service, connectionString } = await startService(t, { pooler: 'transaction' })
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const locker = await createPool(t, connectionString).connect()
+  await locker.query('begin')
+  await locker.query('lock table sipher_sessions.sessions')
+  const began = performance.now()
+  const payload = { defaults: { chain: 'sui' } }
+  t.strictSame(answer(await service.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload })), unavailable)
+  t.ok(performance.now() - began < 1000)
+  await locker.query('rollback')
+  locker.release()
+  t.strictSame((await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).json().data.defaults, { chain: 'near' })
+})
+
+t.test('behind a pooler nothing is committed whose answer was not there in time, even if Postgres knows no limit', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, pool, pooler: 'transaction', sweepIntervalMs: 0, timeoutMs: 200 })
+  await host.ready()
+  await pool.query('create table written (id int)')
+  // It takes the cancellation for an ordinary error, and goes on.
+  await pool.query('create function slowly() returns int language plpgsql as $$ begin begin perform pg_sleep(60); exception when query_canceled then perform pg_sleep(0.3); end; return 1; end $$')
+  await t.rejects(host.sessionDatabase.query('insert into written select slowly()'), { code: 'SERVICE_UNAVAILABLE' })
+  for (let busy = true; busy;) busy = (await pool.query('select 1 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and state <> \'idle\'')).rows.length > 0
+  t.strictSame((await pool.query('select * from written')).rows, [])
+})
+
 t.test('without a database the registration fails with a sentence', async t => {
   const host = Fastify()
   await t.rejects(async () => { await host.register(sipherSessions, {}) }, { message: 'sipher-sessions needs a database: give it `pool` (a pg.Pool) or `connectionString`.' })
