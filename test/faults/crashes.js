@@ -10,13 +10,13 @@ export const name = 'kill -9 of the service, and immediate stop of PostgreSQL, d
  * killed, or PostgreSQL stopped as by a power cut; after the restart all that was acknowledged must be there. Each
  * patch sets two values that belong together, so that half of one would show.
  */
-export function run ({ short, seed }) {
+export function run ({ short, seed, pooler }) {
   return withCleanup(async defer => {
     const rounds = short ? 6 : 200
     const random = createRandom(seed)
-    const postgres = await startPostgres(defer)
+    const postgres = await startPostgres(defer, { pooler })
     const ask = createClient(defer)
-    let instance = await startInstance(defer, postgres.connectionString)
+    let instance = await startInstance(defer, postgres.connectionString, postgres.variables)
     const { key } = await createKey(ask, instance.origin)
     let acknowledged = 0
     let lost = 0
@@ -56,11 +56,11 @@ export function run ({ short, seed }) {
       const goal = acknowledged + 20 + Math.floor(random() * 80)
       await waitUntil('clients were answered', () => acknowledged >= goal)
 
-      if (round % 2 === 0) {
+      if (pooler || round % 2 === 0) {
         await instance.stop('SIGKILL')
         load.ended = true
         await Promise.all(clients)
-        instance = await startInstance(defer, postgres.connectionString)
+        instance = await startInstance(defer, postgres.connectionString, postgres.variables)
       } else {
         await postgres.stopImmediately()
         load.ended = true

@@ -2,7 +2,8 @@
 // and requests to it. All of it on loopback, bounded in count and time, and gone afterwards.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -35,8 +36,13 @@ export async function withCleanup (run) {
   }
 }
 
-/** A PostgreSQL that can be stopped as by a power cut and started again on what it had flushed. */
-export async function startPostgres (defer) {
+/**
+ * A PostgreSQL that can be stopped as by a power cut and started again on what it had flushed.
+ *
+ * @param options.pooler whether everything goes through a PgBouncer in transaction mode; instances are then to be given
+ * `variables`, or `options` where they run in this process
+ */
+export async function startPostgres (defer, { pooler = false } = {}) {
   const dataDir = mkdtempSync(join(tmpdir(), 'sipher-faults-'))
   chmodSync(dataDir, 0o755)
   let server = await startEmbeddedPostgres({ dataDir })
@@ -45,7 +51,9 @@ export async function startPostgres (defer) {
     rmSync(dataDir, { recursive: true, force: true })
   })
   return {
-    connectionString: server.connectionString,
+    connectionString: pooler ? await startPgBouncer(defer, server.connectionString) : server.connectionString,
+    variables: pooler ? { DATABASE_POOLER: 'transaction' } : {},
+    options: pooler ? { pooler: 'transaction' } : {},
     /** PostgreSQL's immediate shutdown: no checkpoint, no goodbye; the next start recovers from the log. */
     async stopImmediately () {
       const pid = Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0])
@@ -61,6 +69,84 @@ export async function startPostgres (defer) {
       server = await startEmbeddedPostgres({ dataDir })
     }
   }
+}
+
+/** Debian's PgBouncer before the server, in transaction mode, on loopback, with its files in a temporary directory. */
+export async function startPgBouncer (defer, connectionString) {
+  const { host: socketDir, port: serverPort } = new pg.Client({ connectionString })
+  const directory = mkdtempSync(join(tmpdir(), 'sipher-pgbouncer-'))
+  chmodSync(directory, 0o755)
+  const port = await freePort()
+  const config = join(directory, 'pgbouncer.ini')
+  writeFileSync(config, `[databases]
+* = host=${socketDir} port=${serverPort} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 20
+max_client_conn = 500
+`)
+  // Like PostgreSQL it refuses to be root, and the socket is for PostgreSQL's user.
+  const child = spawn(process.env.PGBOUNCER ?? '/usr/sbin/pgbouncer', [config], { stdio: ['ignore', 'ignore', 'pipe'], ...(process.getuid() === 0 && { uid: 65_534, gid: 65_534 }) })
+  const exited = once(child, 'exit').catch(error => { throw new Error(`PgBouncer did not start (Debian: apt-get install pgbouncer, or set PGBOUNCER to where it is): ${error.message}`) })
+  let output = ''
+  child.stderr.setEncoding('utf8').on('data', chunk => { if (output.length < 20_000) output += chunk })
+  defer(async () => {
+    child.kill('SIGKILL')
+    await exited
+    rmSync(directory, { recursive: true, force: true })
+  })
+  const url = `postgres://postgres@127.0.0.1:${port}/postgres`
+  const failed = exited.then(() => { throw new Error(`PgBouncer ended:\n${output}`) })
+  await Promise.race([failed, waitUntil('PgBouncer answers', () => query(url, 'select 1').catch(() => false))])
+  failed.catch(() => {})
+  return url
+}
+
+/** A TCP way to PostgreSQL on which every byte can be made late. */
+export async function startSlowProxy (defer, connectionString) {
+  const target = new pg.Client({ connectionString })
+  const sockets = new Set()
+  let delayMs = 0
+  const server = createServer(client => {
+    const upstream = connect(`${target.host}/.s.PGSQL.${target.port}`)
+    for (const [from, to] of [[client, upstream], [upstream, client]]) {
+      sockets.add(from)
+      from.on('error', () => {})
+      from.on('close', () => sockets.delete(from))
+      // In their order also when the delay changes.
+      let due = 0
+      const later = act => {
+        due = Math.max(due, performance.now() + delayMs)
+        const waitMs = due - performance.now()
+        if (waitMs <= 0.5) act()
+        else setTimeout(act, waitMs)
+      }
+      from.on('data', chunk => later(() => { if (to.writable) to.write(chunk) }))
+      from.on('close', () => later(() => to.destroy()))
+    }
+  })
+  await new Promise(resolve => server.listen(0, '127.0.0.1', resolve))
+  defer(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return {
+    connectionString: `postgres://${target.user}@127.0.0.1:${server.address().port}/${target.database}`,
+    delay (ms) { delayMs = ms }
+  }
+}
+
+/** A port of this machine on which nothing listens. */
+export async function freePort () {
+  const server = createServer()
+  await new Promise(resolve => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address()
+  await new Promise(resolve => server.close(resolve))
+  return port
 }
 
 function isAlive (pid) {
@@ -96,8 +182,8 @@ export async function query (connectionString, text, values) {
 }
 
 /** The built service as a process, listening. */
-export async function startInstance (defer, databaseUrl, variables = {}) {
-  const child = spawn(process.execPath, ['dist/server.js'], { env: { ...environment, LOG_LEVEL: 'info', DATABASE_URL: databaseUrl, ...variables }, stdio: ['ignore', 'pipe', 'pipe'] })
+export async function startInstance (defer, databaseUrl, variables = {}, script = 'dist/server.js') {
+  const child = spawn(process.execPath, [script], { env: { ...environment, LOG_LEVEL: 'info', DATABASE_URL: databaseUrl, ...variables }, stdio: ['ignore', 'pipe', 'pipe'] })
   const exited = once(child, 'exit')
   let output = ''
   const origin = await new Promise((resolve, reject) => {
@@ -152,6 +238,12 @@ export async function createKey (ask, origin, tier = 'pro') {
   const { status, body } = await ask(origin, 'POST', '/v1/admin/keys', { key: adminKey, body: { tier, name: 'faults' } })
   if (status !== 201) throw new Error(`no key was made: ${status} ${JSON.stringify(body)}`)
   return { key: body.data.key, id: body.data.id }
+}
+
+/** The value below which that part of them is: 0.5 for the median, 0.99. */
+export function quantile (values, part) {
+  const sorted = Float64Array.from(values).sort()
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))]
 }
 
 export async function waitUntil (what, condition, { timeoutMs = 30_000 } = {}) {

@@ -8,12 +8,12 @@ export const name = 'hostile input, made from the service\'s own OpenAPI documen
  * Takes each operation's parameters and body from the document, breaks them in one or a few places, and holds the
  * answer against the document: no 5xx, a declared status, a valid body, and nothing accepted that the schema forbids.
  */
-export function run ({ short, seed }) {
+export function run ({ short, seed, pooler }) {
   return withCleanup(async defer => {
     const cases = short ? 200 : 2000
     const random = createRandom(seed)
-    const postgres = await startPostgres(defer)
-    const service = createService({ connectionString: postgres.connectionString, logLevel: 'silent', rateLimit: false, adminKey, encryptionKeys, tierLimits: { pro: { maxSessions: 1_000_000 } } })
+    const postgres = await startPostgres(defer, { pooler })
+    const service = createService({ connectionString: postgres.connectionString, ...postgres.options, logLevel: 'silent', rateLimit: false, adminKey, encryptionKeys, tierLimits: { pro: { maxSessions: 1_000_000 } } })
     defer(() => service.close())
     await service.ready()
     const { secret: key } = await service.apiKeyRepository.create({ tier: 'pro', name: 'hostile' })

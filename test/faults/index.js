@@ -4,10 +4,15 @@ import * as coldStarts from './cold-starts.js'
 import * as crashes from './crashes.js'
 import * as hostile from './hostile.js'
 import * as model from './model.js'
+import * as outage from './outage.js'
 import * as patches from './patches.js'
+import * as pgbouncer from './pgbouncer.js'
 import * as races from './races.js'
+import * as rollingRestart from './rolling-restart.js'
+import * as sweep from './sweep.js'
+import * as timings from './timings.js'
 
-const faults = { crashes, patches, races, 'cold-starts': coldStarts, model, hostile }
+const faults = { crashes, patches, races, outage, 'rolling-restart': rollingRestart, 'cold-starts': coldStarts, sweep, timings, model, hostile, pgbouncer }
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -50,13 +50,13 @@ const step = fc.record({
   values: fc.record({ chain: fc.constantFrom('near', 'sui'), privacyLevel: fc.constantFrom('standard', 'maximum'), defaultViewingKey: fc.constantFrom('0xab', '0xcd') }, { requiredKeys: [] })
 })
 
-export function run ({ short, seed }) {
+export function run ({ short, seed, pooler }) {
   return withCleanup(async defer => {
     const numRuns = short ? 300 : 10_000
-    const postgres = await startPostgres(defer)
+    const postgres = await startPostgres(defer, { pooler })
     const instances = []
     for (let i = 0; i < 2; i++) {
-      const instance = createService({ connectionString: postgres.connectionString, logLevel: 'silent', rateLimit: false, adminKey, encryptionKeys })
+      const instance = createService({ connectionString: postgres.connectionString, ...postgres.options, logLevel: 'silent', rateLimit: false, adminKey, encryptionKeys })
       defer(() => instance.close())
       await instance.ready()
       instances.push(instance)

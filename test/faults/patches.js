@@ -5,15 +5,15 @@ import { startPostgres, withCleanup } from './harness.js'
 export const name = '64 parallel patches of different keys over 2 instances'
 
 /** Each patch sets a parameter of its own; afterwards the session must hold all 64. */
-export function run ({ short }) {
+export function run ({ short, pooler }) {
   return withCleanup(async defer => {
     const rounds = short ? 20 : 1000
-    const postgres = await startPostgres(defer)
+    const postgres = await startPostgres(defer, { pooler })
     const names = Array.from({ length: 64 }, (_, i) => `parameter${i}`)
     const defaults = Type.Object(Object.fromEntries(names.map(name => [name, Type.Optional(Type.Integer())])))
     const instances = []
     for (let i = 0; i < 2; i++) {
-      const instance = createService({ connectionString: postgres.connectionString, logLevel: 'silent', rateLimit: false, defaults })
+      const instance = createService({ connectionString: postgres.connectionString, ...postgres.options, logLevel: 'silent', rateLimit: false, defaults })
       defer(() => instance.close())
       await instance.ready()
       instances.push(instance)

@@ -6,13 +6,13 @@ export const name = 'delete and revoke racing with use over 3 instances'
  * While three instances use a session it is deleted, or its key revoked, through one of them. What was sent after that
  * was acknowledged must be refused by each.
  */
-export function run ({ short }) {
+export function run ({ short, pooler }) {
   return withCleanup(async defer => {
     const rounds = short ? 200 : 10_000
-    const postgres = await startPostgres(defer)
+    const postgres = await startPostgres(defer, { pooler })
     const ask = createClient(defer)
     const instances = []
-    for (let i = 0; i < 3; i++) instances.push(await startInstance(defer, postgres.connectionString))
+    for (let i = 0; i < 3; i++) instances.push(await startInstance(defer, postgres.connectionString, postgres.variables))
     let { key, id } = await createKey(ask, instances[0].origin)
     let acceptedAfter = 0
     let acceptedBefore = 0
