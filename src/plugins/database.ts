@@ -149,9 +149,9 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     // The driver takes 0 for no limit.
     const left = () => Math.max(1, deadline - performance.now())
     const send = <R extends object>(statement: { text: string, values?: unknown[] | undefined, query_timeout: number }) => client.query<R>(statement as pg.QueryConfig)
-    await send({ text: `begin; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = 10000`, query_timeout: left() })
     let result: pg.QueryResult<Row>
     try {
+      await send({ text: `begin; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = 10000`, query_timeout: left() })
       result = await send<Row>({ text, values, query_timeout: left() })
     } catch (error) {
       // A connection that is not to be kept is rolled back by its end.
