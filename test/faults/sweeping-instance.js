@@ -1,4 +1,4 @@
-// The service as a process that sweeps more often than once a minute, so that a test need not wait for it.
+// The service as a process that sweeps at another pace than once a minute: sooner, so that a test need not wait, or never.
 import { createService } from '../../dist/service.js'
 import { adminKey, encryptionKeys } from './harness.js'
 

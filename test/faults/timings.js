@@ -15,8 +15,8 @@ export function run ({ short, seed }) {
     const random = createRandom(seed)
     const postgres = await startPostgres(defer)
     const ask = createClient(defer, { connections: 1 })
-    // It would sweep the expired ones away only after half a minute; they are then missing ones.
-    const { origin } = await startInstance(defer, postgres.connectionString)
+    // One that does not sweep: expired ones that were would be missing ones.
+    const { origin } = await startInstance(defer, postgres.connectionString, { SWEEP_INTERVAL_MS: '0' }, 'test/faults/sweeping-instance.js')
     const mine = await createKey(ask, origin)
     const other = await createKey(ask, origin)
     const create = async ({ key }) => (await ask(origin, 'POST', '/v1/sessions', { key, body: { defaults: { chain: 'near' }, ttlSeconds: 86_400 } })).body.data.sessionId
