@@ -29,16 +29,24 @@ let passed = 0
 let failed = 0
 for (const [id, fault] of Object.entries(faults)) {
   if (positionals.length > 0 && !positionals.includes(id)) continue
-  const began = performance.now()
+  // A real difference between times is there each time; one by chance is not there three times.
+  let attempts = fault.comparesTimes ? 3 : 1
   let result
-  try {
-    result = await fault.run({ short: values.short, seed: Number(values.seed) })
-  } catch (error) {
-    result = { did: String(error.stack), passed: false }
-  }
+  do {
+    const began = performance.now()
+    result = await attempt(fault)
+    console.log(`${result.passed ? 'ok' : 'not ok'} - ${id}: ${fault.name}\n  ${result.did} (${Math.round((performance.now() - began) / 1000)} s)`)
+  } while (!result.passed && --attempts > 0)
   if (result.passed) passed++
   else failed++
-  console.log(`${result.passed ? 'ok' : 'not ok'} - ${id}: ${fault.name}\n  ${result.did} (${Math.round((performance.now() - began) / 1000)} s)`)
 }
 console.log(`${passed} passed, ${failed} failed`)
 process.exitCode = failed === 0 ? 0 : 1
+
+async function attempt (fault) {
+  try {
+    return await fault.run({ short: values.short, seed: Number(values.seed) })
+  } catch (error) {
+    return { did: String(error.stack), passed: false }
+  }
+}
