@@ -45,8 +45,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** What the session that the request names holds; null where it names none. */
     sessionDefaults: SessionDefaults | null
-    /** The session that the request names, once its caller is known to be allowed sessions. */
-    namedSession: string | null
+    /** The session that the request names, once its caller is known to be allowed sessions, and the route's config. */
+    namedSession: { sessionId: string, config: FastifyContextConfig } | null
   }
   interface FastifyContextConfig {
     /**
@@ -98,14 +98,17 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
   fastify.addHook('onRequest', async (request, reply) => {
     const sessionId = request.headers[header]
-    if (sessionId === undefined || request.routeOptions.config?.sessionDefaults === false) return
+    if (sessionId === undefined) return
+    // Read once: Fastify makes the object anew each time.
+    const { config } = request.routeOptions
+    if (config?.sessionDefaults === false) return
     try {
       await fastify.requirePrincipal(request, reply)
       if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
       if (typeof sessionId !== 'string' || !sessionIdPattern.test(sessionId)) {
         throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
       }
-      request.namedSession = sessionId
+      request.namedSession = { sessionId, config }
     } catch (error) {
       return refuseOrIgnore(request, reply, error)
     }
@@ -115,9 +118,9 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const { namedSession } = request
     if (namedSession === null) return
     try {
-      const session = await fastify.sessionRepository.use(namedSession, request.principal!.id)
+      const { sessionId, config } = namedSession
+      const session = await fastify.sessionRepository.use(sessionId, request.principal!.id)
       request.sessionDefaults = session.defaults as SessionDefaults
-      const { config } = request.routeOptions
       const apply = config.sessionDefaults
       const applied = typeof apply === 'function'
         ? [...await apply(request, session.defaults)]
@@ -222,6 +225,7 @@ function mediaType ({ headers }: FastifyRequest): string {
 
 /** What parsers make of JSON and forms, of whatever class they make it; no bytes and no streams. */
 function isFillable (body: unknown): boolean {
+  if (typeof body === 'object' && body !== null && Object.getPrototypeOf(body) === Object.prototype) return true
   return typeof body === 'object' && body !== null && !ArrayBuffer.isView(body) && !(body instanceof ArrayBuffer) &&
     typeof (body as { pipe?: unknown }).pipe !== 'function' && typeof (body as { getReader?: unknown }).getReader !== 'function'
 }
