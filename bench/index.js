@@ -1,10 +1,10 @@
-// npm run bench -- merge [--short]
-const scenarios = ['merge']
+// npm run bench -- merge | load [--short] [--json]
+const scenarios = ['merge', 'load']
 
 const [scenario, ...options] = process.argv.slice(2)
 if (!scenarios.includes(scenario)) {
-  console.error(`Say which: npm run bench -- ${scenarios.join(' | ')} [--short]`)
+  console.error(`Say which: npm run bench -- ${scenarios.join(' | ')} [--short] [--json]`)
   process.exit(1)
 }
 const { run } = await import(`./${scenario}.js`)
-process.exitCode = await run({ short: options.includes('--short') })
+process.exitCode = await run({ short: options.includes('--short'), json: options.includes('--json') })
