@@ -76,6 +76,8 @@ export function createKeyRing (encoded: readonly string[]): KeyRing {
         .setAAD(boundTo)
         .setAuthTag(sealed.subarray(-tagLength))
       try {
+        // The bits of the last digit that mean nothing must be none: else a change of them would not be one.
+        if (sealed.toString('base64url') !== encoded) throw new DecryptionError('is not written as it was')
         return decipher.update(sealed.subarray(nonceLength, -tagLength), undefined, 'utf8') + decipher.final('utf8')
       } catch {
         throw new DecryptionError(`does not decrypt with the key ${id}: it was changed in the database, or comes from another session or property`)
