@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { type Tier } from './schemas/tier.js'
 
@@ -29,7 +29,7 @@ export function isWellFormedApiKey (key: string): boolean {
  * nothing for a slow hash to slow down.
  */
 export function hashApiKey (key: string): Buffer {
-  return createHash('sha256').update(key).digest()
+  return hash('sha256', key, 'buffer')
 }
 
 /** The beginning of a key, for people to recognise it by: the tier and four of its random characters. */

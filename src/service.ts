@@ -3,7 +3,6 @@ import { maxHeaderSize, type IncomingMessage, type Server } from 'node:http'
 import { Server as NetServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import cors from '@fastify/cors'
-import helmet from '@fastify/helmet'
 import Fastify, { type FastifyHttpOptions, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { type AppOptions } from './app.js'
 import sipherSessions from './index.js'
@@ -12,6 +11,7 @@ import { gateway, type UpstreamOptions } from './gateway/index.js'
 import { loggerOptions, RequestLog } from './logging.js'
 import { sendError, sendNotFound } from './plugins/error-handler.js'
 import { presetDefaults } from './schemas/session.js'
+import { securityHeaders } from './security-headers.js'
 
 export interface ServiceOptions extends AppOptions {
   /** @default 'info' */
@@ -75,23 +75,12 @@ export function createService ({
 
   service.setErrorHandler((error, request, reply) => sendError(request, reply, error))
   service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)
-  service.addHook('onRequest', async (request, reply) => {
+  const headers = securityHeaders()
+  service.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
-  })
-  // For answers that are data: no browser is to make a page of them. Swagger UI sets a policy of its own.
-  service.register(helmet, {
-    global: false,
-    contentSecurityPolicy: { useDefaults: false, directives: { 'default-src': ["'none'"], 'frame-ancestors': ["'none'"] } },
-    // Whether other names of the operator's domain can do with HTTPS alone is not for this service to say.
-    strictTransportSecurity: { maxAge: 31_536_000, includeSubDomains: false },
-    crossOriginOpenerPolicy: false,
-    originAgentCluster: false
-  })
-  service.after(() => {
-    service.addHook('onRequest', async (request, reply) => {
-      // What an upstream answers may be pages, whose policy is its own.
-      if (!request.routeOptions.config?.upstream) await reply.helmet()
-    })
+    // What an upstream answers may be pages, whose policy is its own. Swagger UI sets one of its own over this.
+    if (!upstream || !request.routeOptions.config?.upstream) reply.headers(headers)
+    done()
   })
   drainConnections(service)
 
