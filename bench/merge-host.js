@@ -30,9 +30,9 @@ if (kind === 'lookup') {
 if (kind === 'merge') {
   await host.register(fp(async fastify => {
     fastify.decorateRequest('principal', null)
-    fastify.decorate('requirePrincipal', requirePrincipal)
+    fastify.decorate('authenticate', requirePrincipal)
   }, { name: 'authentication' }))
-  await host.register(fp(async fastify => { fastify.decorate('sessionRepository', { use }) }, { name: 'session-repository' }))
+  await host.register(fp(async fastify => { fastify.decorate('sessionRepository', { use, beginUse: sessionId => ({ sessionId }) }) }, { name: 'session-repository' }))
   await host.register(tiers)
   await host.register(sessionDefaults, { defaults: presetDefaults })
 }

@@ -8,6 +8,7 @@ import { tierNames, type Tier } from '../schemas/tier.js'
 import { auditKeys } from './audit-repository.js'
 import { waitingSince, type Queryable } from './database.js'
 import { milliseconds, rejectUnstorable } from './repositories.js'
+import { countRequests, requestWindowMs, tally, type RequestCount } from './request-count-repository.js'
 
 export interface ApiKeyRecord {
   id: string
@@ -61,12 +62,42 @@ const maxNotedAtOnce = 500
 
 const stale = '(last_used_at is null or last_used_at < now() - interval \'1 minute\')'
 
+/** Whose secret it is that a request carries. */
 interface Authenticated {
   id: string
   tier: Tier
+}
+
+interface FoundRow extends Authenticated {
   /** Whether the last use was noted so long ago that this one is worth a write. */
   useIsStale: boolean
+  /** The secrets' positions in what was asked for, from 1; null for one that was not. */
+  position: number | null
+  previousPosition: number | null
 }
+
+interface CountedRow extends FoundRow, RequestCount {}
+
+/** The keys that have one of the secrets `$1`, with what authentication needs of them. */
+const foundBySecret = `
+  select id, tier, ${stale} as stale,
+    array_position($1::bytea[], secret_hash) as position,
+    array_position($1::bytea[], case when previous_ends_at > now() then previous_secret_hash end) as previous_position
+  from sipher_sessions.api_keys
+  where ${active} and (
+    secret_hash = any ($1::bytea[])
+    or previous_secret_hash is not null and previous_secret_hash = any ($1::bytea[]) and previous_ends_at > now())`
+
+const foundColumns = 'id, tier, stale as "useIsStale", position, previous_position as "previousPosition"'
+
+const authenticateText = `select ${foundColumns} from (${foundBySecret}) as found`
+
+/** `$2` says how many requests carry each of the secrets, `$3` the length of the window. */
+const authenticateAndCountText = `
+  with found as (${foundBySecret}), counted as (${countRequests('$3', `
+    select id, coalesce(($2::int[])[position], 0) + coalesce(($2::int[])[previous_position], 0) from found order by id`)})
+  select ${foundColumns}, requests, remaining_ms as "remainingMs"
+  from found join counted on principal_id = id`
 
 /**
  * API keys in Postgres. Every call goes to the database, whose clock alone decides what has expired. Each change is
@@ -79,20 +110,28 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
   // Lookups of the same time share one statement; nothing is kept for the next, so that a revoked key stops working
   // everywhere at once. One condition over both columns, which walks through both indexes; as a
   // union of two halves PostgreSQL starts parallel workers for a large batch, which takes it ten times as long.
-  const bySecret = createBatch<Buffer, Authenticated | undefined>(async (hashes, since) => {
-    const { rows } = await waitingSince(database, since).query<Authenticated & { hash: Buffer, previousHash: Buffer | null }>(`
-      select id, tier, ${stale} as "useIsStale", secret_hash as hash,
-        case when previous_ends_at > now() then previous_secret_hash end as "previousHash"
-      from sipher_sessions.api_keys
-      where ${active} and (
-        secret_hash = any ($1::bytea[])
-        or previous_secret_hash is not null and previous_secret_hash = any ($1::bytea[]) and previous_ends_at > now())`, [hashes])
-    const found = new Map<string, Authenticated>()
-    for (const { hash, previousHash, ...key } of rows) {
-      found.set(hash.toString('latin1'), key)
-      if (previousHash) found.set(previousHash.toString('latin1'), key)
+  const bySecret = createBatch<Buffer, FoundRow | undefined>(async (hashes, since) => {
+    const names = hashes.map(nameOf)
+    const asked = [...new Set(names)]
+    const { rows } = await waitingSince(database, since).query<FoundRow>(authenticateText, [asked.map(hashOf)], 'authenticate')
+    const found = byName(asked, rows)
+    return names.map(name => found.get(name))
+  })
+
+  const bySecretCounted = createBatch<Buffer, FoundRow & RequestCount | undefined>(async (hashes, since) => {
+    const names = hashes.map(nameOf)
+    const numbers = tally(names)
+    const asked = [...numbers.keys()]
+    const { rows } = await waitingSince(database, since).query<CountedRow>(authenticateAndCountText,
+      [asked.map(hashOf), [...numbers.values()], requestWindowMs], 'authenticate-and-count')
+    const found = byName(asked, rows)
+    // A row has the number of its last request in the batch; so they are given out from the last to the first.
+    const results: (CountedRow | undefined)[] = []
+    for (let i = names.length - 1; i >= 0; i--) {
+      const row = found.get(names[i]!)
+      results[i] = row && { ...row, requests: row.requests-- }
     }
-    return hashes.map(hash => found.get(hash.toString('latin1')))
+    return results
   })
 
   // Keys whose use is to be noted, and the writing of it, of which there is never more than one at a time.
@@ -125,6 +164,14 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
     noting = null
   }
 
+  function inUse ({ id, tier, useIsStale }: FoundRow): Authenticated {
+    if (useIsStale) {
+      used.add(id)
+      noting ??= noteUses()
+    }
+    return { id, tier }
+  }
+
   /** Why a change found no row to make it to. */
   async function refuse (id: string, whenActive: () => Error): Promise<never> {
     const { status } = await get(id)
@@ -146,15 +193,15 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
      * The id and tier of the key whose secret has this hash, or had it and is within the grace period, unless the key is
      * revoked or has expired. The use is noted at most once a minute for each key, and not waited for.
      */
-    async authenticate (hash: Buffer): Promise<{ id: string, tier: Tier } | null> {
+    async authenticate (hash: Buffer): Promise<Authenticated | null> {
       const key = await bySecret(hash)
-      if (!key) return null
-      const { useIsStale, ...principal } = key
-      if (useIsStale) {
-        used.add(principal.id)
-        noting ??= noteUses()
-      }
-      return principal
+      return key ? inUse(key) : null
+    },
+
+    /** The same, and counts the request in the same statement. What is no key is not counted. */
+    async authenticateAndCount (hash: Buffer): Promise<{ principal: Authenticated, count: RequestCount } | null> {
+      const key = await bySecretCounted(hash)
+      return key ? { principal: inUse(key), count: key } : null
     },
 
     /** Resolves when no use of a key is left to be noted. */
@@ -268,6 +315,25 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
       if (rows.length === 0) await get(id)
     }
   }
+}
+
+/** A hash as text, by which equal ones can be found. */
+function nameOf (hash: Buffer): string {
+  return hash.toString('latin1')
+}
+
+function hashOf (name: string): Buffer {
+  return Buffer.from(name, 'latin1')
+}
+
+/** Which row has which of the secrets that were asked for. */
+function byName<Row extends FoundRow> (asked: readonly string[], rows: readonly Row[]): Map<string, Row> {
+  const found = new Map<string, Row>()
+  for (const row of rows) {
+    if (row.position !== null) found.set(asked[row.position - 1]!, row)
+    if (row.previousPosition !== null) found.set(asked[row.previousPosition - 1]!, row)
+  }
+  return found
 }
 
 /** The names of what is given. */

@@ -4,6 +4,7 @@ import fp from 'fastify-plugin'
 import { hashApiKey, isWellFormedApiKey } from '../api-key.js'
 import { ApiError } from '../errors.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
+import { type RequestCount } from './request-count-repository.js'
 
 /** Who makes a request. Sessions belong to the id, so it must be stable and never be given to another caller. */
 export interface Principal {
@@ -29,6 +30,12 @@ const challenge = { 'www-authenticate': 'Bearer realm="sipher-sessions"' }
 
 const maxSeenValid = 10_000
 
+interface Caller {
+  principal: Principal
+  /** Where the request was counted by the statement that authenticated it. */
+  count?: RequestCount
+}
+
 declare module 'fastify' {
   interface FastifyInstance {
     /**
@@ -36,6 +43,11 @@ declare module 'fastify' {
      * it is named. Throws `UNAUTHORIZED`, `INVALID_API_KEY` or `RATE_LIMIT_EXCEEDED`.
      */
     requirePrincipal: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+    /**
+     * The same, for those who have something to ask the database at the same time: `meanwhile` is called when the request
+     * is about to be looked up or counted, and not where it is refused without.
+     */
+    authenticate: (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void) => Promise<void>
     /**
      * A `preHandler` hook for handlers of unknown routes: counts the request against its principal, or against its
      * address where it has none.
@@ -51,40 +63,61 @@ declare module 'fastify' {
 }
 
 export default fp<AuthenticationOptions>(async (fastify, options) => {
-  const { identify = identifyByApiKey, adminKey } = options
+  const { identify, adminKey } = options
   // What is empty or blank is not set: it must not be what a request without a key is compared with.
   const adminDigest = adminKey?.trim() ? hashApiKey(adminKey) : null
   /** Hashes of keys that were valid when they were last looked up: what spares them a refusal, never a look-up. */
   const seenValid = new Set<string>()
 
-  async function identifyByApiKey (request: FastifyRequest): Promise<Principal | null> {
+  async function identifyCaller (request: FastifyRequest, meanwhile: () => void): Promise<Caller | null> {
+    if (!identify) return identifyByApiKey(request, meanwhile)
+    const principal = requireValid(await identify(request))
+    if (principal) meanwhile()
+    return principal && { principal }
+  }
+
+  async function identifyByApiKey (request: FastifyRequest, meanwhile: () => void): Promise<Caller | null> {
     const key = credential(request)
     if (key === null) return null
-    const principal = isWellFormedApiKey(key) ? await lookUp(request, hashApiKey(key)) : null
-    if (!principal) throw new ApiError('INVALID_API_KEY', { headers: challenge })
-    return principal
+    const caller = isWellFormedApiKey(key) ? await lookUp(request, hashApiKey(key), meanwhile) : null
+    if (!caller) throw new ApiError('INVALID_API_KEY', { headers: challenge })
+    return caller
   }
 
   /**
    * Asks the database whose key it is. Not for an address whose keys have failed too often, unless the key was valid
    * here before: somebody who guesses keys costs nothing, and those who share an address with them are served.
    */
-  async function lookUp (request: FastifyRequest, hash: Buffer): Promise<Principal | null> {
+  async function lookUp (request: FastifyRequest, hash: Buffer, meanwhile: () => void): Promise<Caller | null> {
     const name = hash.toString('latin1')
     if (!seenValid.has(name)) await fastify.requestLimits.knownToFail(request)
-    const principal = await fastify.apiKeyRepository.authenticate(hash)
-    if (principal) remember(seenValid, name)
+    meanwhile()
+    const caller = await callerOf(hash)
+    if (caller) remember(seenValid, name)
     else seenValid.delete(name)
-    return principal
+    return caller
+  }
+
+  async function callerOf (hash: Buffer): Promise<Caller | null> {
+    if (fastify.requestLimits.strict) return fastify.apiKeyRepository.authenticateAndCount(hash)
+    const principal = await fastify.apiKeyRepository.authenticate(hash)
+    return principal && { principal }
+  }
+
+  async function authenticate (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void): Promise<void> {
+    if (request.principal) return
+    let count: RequestCount | undefined
+    await countingFailures(request, async () => {
+      const caller = await identifyCaller(request, meanwhile)
+      if (!caller) throw new ApiError('UNAUTHORIZED', { headers: challenge })
+      request.principal = caller.principal
+      count = caller.count
+    })
+    await fastify.requestLimits.principal(request, reply, count)
   }
 
   async function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    if (request.principal) return
-    await countingFailures(request, async () => {
-      request.principal = requireValid(await identify(request))
-      if (!request.principal) throw new ApiError('UNAUTHORIZED', { headers: challenge })
-    })
-    await fastify.requestLimits.principal(request, reply)
+    await authenticate(request, reply, nothing)
   }
 
   async function countUnknownRoute (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -121,9 +154,12 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
 
   fastify.decorateRequest('principal', null)
   fastify.decorate('requirePrincipal', requirePrincipal)
+  fastify.decorate('authenticate', authenticate)
   fastify.decorate('countUnknownRoute', countUnknownRoute)
   fastify.decorate('requireAdmin', requireAdmin)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit'] })
+
+function nothing (): void {}
 
 /** A host's mistake in `identify` would give its callers sessions that nobody finds again. */
 function requireValid (principal: Principal | null): Principal | null {

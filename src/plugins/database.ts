@@ -6,7 +6,11 @@ import { checkSchemaVersion, migrate } from '../migrate.js'
 
 /** A pool, a client of a transaction or the database of the app: whatever a repository can send a statement to. */
 export interface Queryable {
-  query<Row extends object> (text: string, values?: unknown[]): Promise<{ rows: Row[], rowCount: number | null }>
+  /**
+   * @param name under which Postgres may keep the statement, parsed and planned, for a connection; only for one whose plan
+   * is right whatever the size that the tables come to have
+   */
+  query<Row extends object> (text: string, values?: unknown[], name?: string): Promise<{ rows: Row[], rowCount: number | null }>
   /** The same for a request that has been waiting since a time by `performance.now()`: that counts as its wait. */
   since? (time: number): Queryable
 }
@@ -29,7 +33,7 @@ export interface DatabaseOptions {
   /**
    * `transaction` where a pooler such as PgBouncer, in transaction mode, is between here and Postgres. It refuses settings
    * of a connection, and gives each transaction another one: limits then go with a transaction around each statement, which
-   * costs two round trips more, and statements have no names. Without it PgBouncer refuses the connection
+   * costs two round trips more, and Postgres keeps no statement's plan. Without it PgBouncer refuses the connection
    * (`unsupported startup parameter: statement_timeout`).
    * @default undefined: none, or one in session mode that lets startup parameters through
    */
@@ -79,8 +83,20 @@ function unavailable (cause: unknown): ApiError {
   return new ApiError('SERVICE_UNAVAILABLE', { headers: { 'retry-after': '1' }, cause })
 }
 
+/**
+ * Prepares a connection for named statements, whose plans are kept while tables grow: one that reads a whole table, which
+ * is best while it has a page, would go on doing so when it has a million. Every statement that has a name finds its rows
+ * by an index.
+ */
+async function keepPlansScalable (client: pg.ClientBase): Promise<void> {
+  await client.query({ text: 'set enable_seqscan = off', query_timeout: connectTimeoutMs } as pg.QueryConfig)
+}
+
 function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
   const halfMs = Math.ceil((options.timeoutMs ?? 800) / 2)
+  // A pooler gives each transaction another connection, and how the connections of a pool that is given are set is not
+  // known here.
+  const named = !options.pool && !options.pooler
   const pool = options.pool ?? new pg.Pool({
     connectionString: options.connectionString,
     application_name: 'sipher-sessions',
@@ -89,7 +105,8 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     connectionTimeoutMillis: connectTimeoutMs,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
-    ...(!options.pooler && { statement_timeout: halfMs, idle_in_transaction_session_timeout: 10_000 })
+    ...(!options.pooler && { statement_timeout: halfMs, idle_in_transaction_session_timeout: 10_000 }),
+    ...(named && { onConnect: keepPlansScalable })
   })
 
   // Without listeners an idle connection that breaks, as all do when Postgres restarts, would end the process.
@@ -115,7 +132,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     })
   }
 
-  async function query<Row extends object> (text: string, values: unknown[] | undefined, since: number): Promise<{ rows: Row[], rowCount: number | null }> {
+  async function query<Row extends object> (text: string, values: unknown[] | undefined, name: string | undefined, since: number): Promise<{ rows: Row[], rowCount: number | null }> {
     let client: pg.PoolClient
     try {
       client = await connect(halfMs - (performance.now() - since))
@@ -129,7 +146,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
       client.release(broken)
     }
     try {
-      const result = await (options.pooler ? inTransaction<Row>(client, text, values) : client.query<Row>({ text, values, query_timeout: halfMs + answerGraceMs } as pg.QueryConfig))
+      const result = await (options.pooler ? inTransaction<Row>(client, text, values) : client.query<Row>({ name: named ? name : undefined, text, values, query_timeout: halfMs + answerGraceMs } as pg.QueryConfig))
       giveBack(false)
       return result
     } catch (error) {
@@ -163,19 +180,16 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
   }
 
   return {
-    /** Whether statements may be given names, under which Postgres keeps their plans for a connection. */
-    namedStatements: options.pooler === undefined,
-
     /**
      * Sends one statement. Throws `SERVICE_UNAVAILABLE` when the database cannot be reached or takes longer than the
      * time allowed, and the driver's error when the statement itself is at fault.
      */
-    query<Row extends object> (text: string, values?: unknown[]): Promise<{ rows: Row[], rowCount: number | null }> {
-      return query(text, values, performance.now())
+    query<Row extends object> (text: string, values?: unknown[], name?: string): Promise<{ rows: Row[], rowCount: number | null }> {
+      return query(text, values, name, performance.now())
     },
 
     since (time: number): Queryable {
-      return { query: (text, values) => query(text, values, time) }
+      return { query: (text, values, name) => query(text, values, name, time) }
     },
 
     /** Resolves when the database answers and its schema is the one that this code needs; throws otherwise. */

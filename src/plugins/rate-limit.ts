@@ -1,8 +1,8 @@
-import rateLimit, { normalizeIP, type FastifyRateLimitStore } from '@fastify/rate-limit'
-import { type FastifyReply, type FastifyRequest } from 'fastify'
+import rateLimit, { normalizeIP } from '@fastify/rate-limit'
+import { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError } from '../errors.js'
-import { type RequestCountRepository } from './request-count-repository.js'
+import { type RequestCount } from './request-count-repository.js'
 
 export interface RateLimitOptions {
   /**
@@ -19,49 +19,63 @@ export interface RateLimitOptions {
   rateLimitFailOpen?: boolean
 }
 
-const hour = 3_600_000
 const failuresPerMinute = 100
 /** How often a warning about uncounted requests is repeated at most, in milliseconds. */
 const warningInterval = 10_000
 
-interface Count {
+interface Limit {
   max: number
   remaining: number
   ttlInSeconds: number
   isExceeded: boolean
 }
 
-type Counter = (request: FastifyRequest, options?: { increment: false }) => Promise<{ isAllowed: true } | ({ isAllowed: false } & Count)>
+type FailureCounter = (request: FastifyRequest, options?: { increment: false }) => Promise<{ isAllowed: true } | ({ isAllowed: false } & Limit)>
 
-function createRequestLimits (countRequest: Counter, countFailure: Counter, onUncounted: (error: unknown) => void) {
+function createRequestLimits (fastify: FastifyInstance, { rateLimit = true, rateLimitFailOpen = false }: RateLimitOptions, countFailure: FailureCounter) {
+  const { requestCountRepository, tierLimits } = fastify
+  let warned = -Infinity
+
+  function limitOf ({ principal }: FastifyRequest, { requests, remainingMs }: RequestCount): Limit {
+    const max = tierLimits[principal!.tier].requestsPerHour
+    return { max, remaining: Math.max(0, max - requests), ttlInSeconds: Math.ceil(remainingMs / 1000), isExceeded: requests > max }
+  }
+
+  async function count ({ principal }: FastifyRequest): Promise<RequestCount | null> {
+    if (!rateLimit) return null
+    try {
+      return await requestCountRepository.increment(principal!.id)
+    } catch (error) {
+      if (!rateLimitFailOpen) throw error
+      if (performance.now() - warned >= warningInterval) {
+        warned = performance.now()
+        fastify.log.warn({ err: error }, 'requests cannot be counted, and are let through uncounted (RATE_LIMIT_FAIL_OPEN)')
+      }
+      return null
+    }
+  }
+
   return {
+    /** Whether a request that cannot be counted is refused: then it can be counted by the statement that authenticates it. */
+    strict: rateLimit && !rateLimitFailOpen,
+
     /**
      * Counts the request against its principal and says in the headers what is left. Throws `RATE_LIMIT_EXCEEDED`, or
      * `SERVICE_UNAVAILABLE` where it cannot be counted.
+     *
+     * @param counted which one of its principal's it is, where that is known
      */
-    async principal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
-      let result: Awaited<ReturnType<Counter>>
-      try {
-        result = await countRequest(request)
-      } catch (error) {
-        onUncounted(error)
-        return
-      }
-      if (result.isAllowed) return
-      reply.headers({
-        'ratelimit-limit': result.max,
-        'ratelimit-remaining': result.remaining,
-        'ratelimit-reset': result.ttlInSeconds
-      })
-      if (result.isExceeded) {
-        throw exceeded(`This key may make ${result.max} requests an hour, and they are used up.`, result.ttlInSeconds)
-      }
+    async principal (request: FastifyRequest, reply: FastifyReply, counted?: RequestCount): Promise<void> {
+      const number = counted ?? await count(request)
+      if (number === null) return
+      const { max, remaining, ttlInSeconds, isExceeded } = limitOf(request, number)
+      reply.headers({ 'ratelimit-limit': max, 'ratelimit-remaining': remaining, 'ratelimit-reset': ttlInSeconds })
+      if (isExceeded) throw exceeded(`This key may make ${max} requests an hour, and they are used up.`, ttlInSeconds)
     },
 
     /** What is left to the request's principal, without counting; null where nothing is counted. */
-    async remaining (request: FastifyRequest): Promise<Count | null> {
-      const result = await countRequest(request, { increment: false })
-      return result.isAllowed ? null : result
+    async remaining (request: FastifyRequest): Promise<Limit | null> {
+      return rateLimit ? limitOf(request, await requestCountRepository.read(request.principal!.id)) : null
     },
 
     /** Counts a failed authentication against the request's address. Throws `RATE_LIMIT_EXCEEDED`. */
@@ -89,29 +103,6 @@ function exceeded (message: string, seconds: number): ApiError {
   })
 }
 
-/** What @fastify/rate-limit keeps its counts in: Postgres, so that they hold for all instances together. */
-function storeOf (repository: RequestCountRepository) {
-  return class implements FastifyRateLimitStore {
-    incr (principalId: string, callback: StoreCallback): void {
-      answer(repository.increment(principalId), callback)
-    }
-
-    read (principalId: string, callback: StoreCallback): void {
-      answer(repository.read(principalId), callback)
-    }
-
-    child (): this {
-      return this
-    }
-  }
-}
-
-type StoreCallback = Parameters<FastifyRateLimitStore['incr']>[1]
-
-function answer (count: Promise<{ requests: number, remainingMs: number }>, callback: StoreCallback): void {
-  count.then(({ requests, remainingMs }) => callback(null, { current: requests, ttl: remainingMs }), (error: Error) => callback(error))
-}
-
 declare module 'fastify' {
   interface FastifyInstance {
     requestLimits: ReturnType<typeof createRequestLimits>
@@ -119,43 +110,26 @@ declare module 'fastify' {
 }
 
 export default fp<RateLimitOptions>(async (fastify, options) => {
-  if (options.rateLimit === false) {
-    const unlimited: Counter = async () => ({ isAllowed: true })
-    fastify.decorate('requestLimits', createRequestLimits(unlimited, unlimited, () => {}))
-    return
-  }
-
-  let warned = -Infinity
-  const onUncounted = (error: unknown) => {
-    if (!options.rateLimitFailOpen) throw error
-    if (performance.now() - warned < warningInterval) return
-    warned = performance.now()
-    fastify.log.warn({ err: error }, 'requests cannot be counted, and are let through uncounted (RATE_LIMIT_FAIL_OPEN)')
-  }
-
-  // Each in a scope of its own, so that a host can use the same library with other settings. What the host's
-  // registration would pass on is set here.
-  const shared = { allowList: [], ban: -1, skipOnError: false, continueExceeding: false, exponentialBackoff: false }
-  const limiter = async (store: object, settings: object) => {
-    let counter: Counter | undefined
+  let countFailure: FailureCounter = async () => ({ isAllowed: true })
+  // Failures are counted in memory: one that had to be counted in Postgres would cost what it is to save. In a scope of
+  // its own, so that a host can use the same library with other settings. What the host's registration would pass on is
+  // set here.
+  if (options.rateLimit !== false) {
     await fastify.register(async (scope) => {
-      await scope.register(rateLimit, { global: false, ...store })
-      counter = scope.createRateLimit({ ...shared, ...settings })
+      await scope.register(rateLimit, { global: false })
+      const settings = {
+        allowList: [],
+        ban: -1,
+        skipOnError: false,
+        continueExceeding: false,
+        exponentialBackoff: false,
+        cache: 50_000,
+        timeWindow: 60_000,
+        max: failuresPerMinute,
+        keyGenerator: (request: FastifyRequest) => normalizeIP(request.ip)
+      }
+      countFailure = scope.createRateLimit(settings)
     })
-    return counter!
   }
-
-  const countRequest = await limiter({ store: storeOf(fastify.requestCountRepository) }, {
-    timeWindow: hour,
-    max: (request: FastifyRequest) => fastify.tierLimits[request.principal!.tier].requestsPerHour,
-    keyGenerator: (request: FastifyRequest) => request.principal!.id
-  })
-  // In memory: a failure that had to be counted in Postgres would cost what it is to save.
-  const countFailure = await limiter({}, {
-    cache: 50_000,
-    timeWindow: 60_000,
-    max: failuresPerMinute,
-    keyGenerator: (request: FastifyRequest) => normalizeIP(request.ip)
-  })
-  fastify.decorate('requestLimits', createRequestLimits(countRequest, countFailure, onUncounted))
+  fastify.decorate('requestLimits', createRequestLimits(fastify, options, countFailure))
 }, { name: 'rate-limit', fastify: '5.x', dependencies: ['request-count-repository', 'tiers'] })

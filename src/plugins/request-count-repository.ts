@@ -2,6 +2,9 @@ import fp from 'fastify-plugin'
 import { createBatch } from '../batch.js'
 import { waitingSince, type Queryable } from './database.js'
 
+/** The window that requests are counted in: an hour, in milliseconds. */
+export const requestWindowMs = 3_600_000
+
 /** How many requests a principal has made in its window, and what is left of that. */
 export interface RequestCount {
   requests: number
@@ -13,6 +16,32 @@ interface CountRow extends RequestCount {
   id: string
 }
 
+const remaining = (windowMs: string, start: string) => `${windowMs}::float8 - date_part('epoch', now() - ${start}) * 1000`
+
+/**
+ * The part of a statement that counts requests: adds what `given` selects, of each principal one row with its id and a
+ * number, and returns `principal_id`, `requests` and `remaining_ms`. `given` must be in the order of the ids, so that two
+ * instances that count the same principals never wait for each other in a circle.
+ *
+ * @param windowMs and given: SQL
+ */
+export function countRequests (windowMs: string, given: string): string {
+  return `
+    insert into sipher_sessions.request_counts as counts (principal_id, window_start, requests)
+    select id, now(), number from (${given}) as given (id, number)
+    on conflict (principal_id) do update set
+      window_start = case when ${remaining(windowMs, 'counts.window_start')} > 0 then counts.window_start else now() end,
+      requests = excluded.requests + case when ${remaining(windowMs, 'counts.window_start')} > 0 then counts.requests else 0 end
+    returning principal_id, requests, ${remaining(windowMs, 'window_start')} as remaining_ms`
+}
+
+/** Numbers of equal items, in the order in which each comes first. */
+export function tally<Item> (items: readonly Item[]): Map<Item, number> {
+  const numbers = new Map<Item, number>()
+  for (const item of items) numbers.set(item, (numbers.get(item) ?? 0) + 1)
+  return numbers
+}
+
 /**
  * Counts of requests in Postgres, exact on any number of instances: every count is an increment of the one row, and
  * the number that comes back is the request's own. The window is fixed; it begins with a principal's first request.
@@ -20,27 +49,21 @@ interface CountRow extends RequestCount {
  * @param windowMs the window's length, in milliseconds
  */
 export function createRequestCountRepository (database: Queryable, windowMs: number) {
-  const remaining = (column: string) => `$1::float8 - extract(epoch from now() - ${column})::float8 * 1000`
+  const incrementText = `
+    with counted as (${countRequests('$1', 'select * from unnest($2::text[], $3::int[]) as given (id, number) order by id')})
+    select principal_id as id, requests, remaining_ms as "remainingMs" from counted`
 
-  // The increments of a batch are one statement, however many are one principal's. In the order of the ids, so that two
-  // instances that count the same principals never wait for each other in a circle.
+  // The increments of a batch are one statement, however many are one principal's.
   const increment = createBatch<string, RequestCount>(async (principalIds, since) => {
-    const increments = new Map<string, number>()
-    for (const id of principalIds) increments.set(id, (increments.get(id) ?? 0) + 1)
-    const { rows } = await waitingSince(database, since).query<CountRow>(`
-      insert into sipher_sessions.request_counts as counts (principal_id, window_start, requests)
-      select id, now(), increment from unnest($2::text[], $3::int[]) as given (id, increment) order by id
-      on conflict (principal_id) do update set
-        window_start = case when ${remaining('counts.window_start')} > 0 then counts.window_start else now() end,
-        requests = excluded.requests + case when ${remaining('counts.window_start')} > 0 then counts.requests else 0 end
-      returning principal_id as id, requests, ${remaining('window_start')} as "remainingMs"`,
-    [windowMs, [...increments.keys()], [...increments.values()]])
+    const numbers = tally(principalIds)
+    const { rows } = await waitingSince(database, since).query<CountRow>(incrementText,
+      [windowMs, [...numbers.keys()], [...numbers.values()]], 'count')
     const counts = new Map(rows.map(row => [row.id, row]))
     // What comes back is the number of the batch's last request; its others have those before.
     return principalIds.map(id => {
       const { requests, remainingMs } = counts.get(id)!
-      const left = increments.get(id)! - 1
-      increments.set(id, left)
+      const left = numbers.get(id)! - 1
+      numbers.set(id, left)
       return { requests: requests - left, remainingMs }
     })
   })
@@ -52,9 +75,9 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
     /** The principal's count, without counting. */
     async read (principalId: string): Promise<RequestCount> {
       const { rows } = await database.query<CountRow>(`
-        select requests, ${remaining('window_start')} as "remainingMs"
+        select requests, ${remaining('$1', 'window_start')} as "remainingMs"
         from sipher_sessions.request_counts
-        where principal_id = $2::text and ${remaining('window_start')} > 0`, [windowMs, principalId])
+        where principal_id = $2::text and ${remaining('$1', 'window_start')} > 0`, [windowMs, principalId])
       return rows[0] ?? { requests: 0, remainingMs: windowMs }
     },
 
@@ -82,8 +105,6 @@ declare module 'fastify' {
   }
 }
 
-const hour = 3_600_000
-
 export default fp(async (fastify) => {
-  fastify.decorate('requestCountRepository', createRequestCountRepository(fastify.sessionDatabase, hour))
+  fastify.decorate('requestCountRepository', createRequestCountRepository(fastify.sessionDatabase, requestWindowMs))
 }, { name: 'request-count-repository', fastify: '5.x', dependencies: ['database'] })

@@ -6,6 +6,7 @@ import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { sendError } from './error-handler.js'
+import { type BegunUse } from './session-repository.js'
 import { sessionTiers } from './tiers.js'
 
 export interface SessionDefaultsOptions {
@@ -46,7 +47,7 @@ declare module 'fastify' {
     /** What the session that the request names holds; null where it names none. */
     sessionDefaults: SessionDefaults | null
     /** The session that the request names, once its caller is known to be allowed sessions, and the route's config. */
-    namedSession: { sessionId: string, config: FastifyContextConfig } | null
+    namedSession: { session: string | BegunUse, config: FastifyContextConfig } | null
   }
   interface FastifyContextConfig {
     /**
@@ -103,12 +104,18 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const { config } = request.routeOptions
     if (config?.sessionDefaults === false) return
     try {
-      await fastify.requirePrincipal(request, reply)
+      const isValid = typeof sessionId === 'string' && sessionIdPattern.test(sessionId)
+      let begun: BegunUse | undefined
+      await fastify.authenticate(request, reply, () => {
+        if (isValid) begun = fastify.sessionRepository.beginUse(sessionId)
+      })
       if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
-      if (typeof sessionId !== 'string' || !sessionIdPattern.test(sessionId)) {
+      if (!isValid) {
         throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
       }
-      request.namedSession = { sessionId, config }
+      // A body may take long to come, and the session be deleted meanwhile: then it is read again once all is there.
+      // Requests that are injected do not say, and have come as a whole.
+      request.namedSession = { session: begun && request.raw.complete !== false ? begun : sessionId, config }
     } catch (error) {
       return refuseOrIgnore(request, reply, error)
     }
@@ -118,13 +125,13 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const { namedSession } = request
     if (namedSession === null) return
     try {
-      const { sessionId, config } = namedSession
-      const session = await fastify.sessionRepository.use(sessionId, request.principal!.id)
-      request.sessionDefaults = session.defaults as SessionDefaults
+      const { session, config } = namedSession
+      const { defaults: values } = await fastify.sessionRepository.use(session, request.principal!.id)
+      request.sessionDefaults = values as SessionDefaults
       const apply = config.sessionDefaults
       const applied = typeof apply === 'function'
-        ? [...await apply(request, session.defaults)]
-        : applyDefaults(request, plans.get(config) ?? planOf(request), session.defaults)
+        ? [...await apply(request, values)]
+        : applyDefaults(request, plans.get(config) ?? planOf(request), values)
       if (applied.length > 0) reply.header('x-session-applied', listOf(applied))
     } catch (error) {
       return refuseOrIgnore(request, reply, error)

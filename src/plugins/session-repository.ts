@@ -58,6 +58,16 @@ const wholeColumns = `${columns},
 
 const stale = 'last_accessed_at < now() - interval \'1 minute\''
 
+const forUseText = `
+  select ${columns}, ${stale} as "accessIsStale"
+  from sipher_sessions.sessions
+  where id = any ($1::bytea[]) and expires_at > now()`
+
+const byIdText = `
+  select ${wholeColumns}, ${stale} as "accessIsStale"
+  from sipher_sessions.sessions
+  where id = any ($1::bytea[]) and expires_at > now()`
+
 /** The parts of a statement that take what `deleted` has removed off the owners' counts, which are locked in one order. */
 const uncountDeleted = `
   held as (
@@ -91,6 +101,12 @@ interface Patch {
   checked: boolean
 }
 
+/** A session that is being read. What it holds is its owner's, and nobody else is told. */
+export interface BegunUse {
+  sessionId: string
+  row: Promise<UsedRow | undefined>
+}
+
 /**
  * Sessions in Postgres. Every call goes to the database, whose clock alone decides what has expired; there is no
  * upsert, so that a deleted session cannot come back.
@@ -100,18 +116,12 @@ interface Patch {
  */
 function createSessionRepository (database: Queryable, secrets: SessionSecrets) {
   const forUse = createBatch<string, UsedRow | undefined>(async (sessionIds, since) => {
-    const { rows } = await waitingSince(database, since).query<UsedRow>(`
-      select ${columns}, ${stale} as "accessIsStale"
-      from sipher_sessions.sessions
-      where id = any ($1::bytea[]) and expires_at > now()`, [sessionIds.map(toBytes)])
+    const { rows } = await waitingSince(database, since).query<UsedRow>(forUseText, [sessionIds.map(toBytes)], 'use-sessions')
     return inOrder(sessionIds, rows)
   })
 
   const byId = createBatch<string, (WholeRow & UsedRow) | undefined>(async (sessionIds, since) => {
-    const { rows } = await waitingSince(database, since).query<WholeRow & UsedRow>(`
-      select ${wholeColumns}, ${stale} as "accessIsStale"
-      from sipher_sessions.sessions
-      where id = any ($1::bytea[]) and expires_at > now()`, [sessionIds.map(toBytes)])
+    const { rows } = await waitingSince(database, since).query<WholeRow & UsedRow>(byIdText, [sessionIds.map(toBytes)], 'get-sessions')
     return inOrder(sessionIds, rows)
   })
 
@@ -247,13 +257,24 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets) 
     },
 
     /**
-     * What the owner's session holds in the database now. Notes the access, at most once a minute for each session.
+     * Begins to read a session for `use`, before it is known who asks for it. A failure is told by `use`.
+     */
+    beginUse (sessionId: string): BegunUse {
+      const row = forUse(sessionId)
+      row.catch(() => {})
+      return { sessionId, row }
+    },
+
+    /**
+     * What the owner's session holds in the database now, or held when its reading began. Notes the access, at most once a
+     * minute for each session.
      *
      * @throws SESSION_NOT_FOUND, the same for a session that never existed, has expired, was deleted or is another's
      * @throws SERVICE_UNAVAILABLE when a secret value cannot be decrypted
      */
-    async use (sessionId: string, ownerId: string): Promise<{ defaults: SessionDefaultValues }> {
-      const row = await forUse(sessionId)
+    async use (session: string | BegunUse, ownerId: string): Promise<{ defaults: SessionDefaultValues }> {
+      const { sessionId, row: reading } = typeof session === 'string' ? { sessionId: session, row: forUse(session) } : session
+      const row = await reading
       if (row?.ownerId !== ownerId) notFound()
       const defaults = openRow(row)
       if (row.accessIsStale) await noteAccess(sessionId)

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import Fastify from 'fastify'
 import t from 'tap'
 import { waitingSince } from '../../src/plugins/database.js'
+import { hashApiKey } from '../../src/api-key.js'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
 import sipherSessions from '../../src/index.js'
 import { answer, createDatabase, createKey, createPool, createProxy, createSession, encryptionKeys, failure, startService } from '../helpers.js'
@@ -124,13 +125,34 @@ t.test('a statement that outlasts the time allowed on a pool without a limit of 
   t.strictSame((await host.sessionDatabase.query('select 1 as one')).rows, [{ one: 1 }])
 })
 
+t.test('statements that are kept find their rows by an index, though they were planned while the tables were small', async t => {
+  const { service } = await startService(t, { maxConnections: 1 })
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  // What Postgres knows nothing of it takes for larger than it is.
+  await service.sessionDatabase.query('analyze')
+  t.equal((await service.inject({ method: 'POST', url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId } })).statusCode, 200)
+  t.equal((await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+  await service.apiKeyRepository.authenticate(hashApiKey(key))
+  await service.requestCountRepository.increment('x')
+  await service.sessionDatabase.query('set plan_cache_mode = force_generic_plan')
+  const { rows } = await service.sessionDatabase.query<{ name: string, types: string[] }>('select name, parameter_types::text[] as types from pg_prepared_statements order by name')
+  t.strictSame(rows.map(({ name }) => name), ['authenticate', 'authenticate-and-count', 'count', 'get-sessions', 'use-sessions'])
+  for (const { name, types } of rows) {
+    const { rows: lines } = await service.sessionDatabase.query<{ 'QUERY PLAN': string }>(`explain execute "${name}" (${types.map(type => `null::${type}`).join()})`)
+    const plan = lines.map(line => line['QUERY PLAN']).join('\n')
+    t.notMatch(plan, 'Seq Scan', name)
+  }
+})
+
 t.test('behind a pooler a connection asks for nothing, and each statement has its limit all the same', async t => {
   const pool = createPool(t, await createDatabase(t), { max: 1 })
   const host = Fastify()
   t.teardown(() => host.close())
   await host.register(sipherSessions, { encryptionKeys, pool, pooler: 'transaction', sweepIntervalMs: 0 })
   await host.ready()
-  t.equal(host.sessionDatabase.namedStatements, false)
+  await host.sessionDatabase.query('select 1', [], 'one')
+  t.strictSame((await pool.query('select name from pg_prepared_statements')).rows, [])
   t.strictSame((await host.sessionDatabase.query('select current_setting(\'statement_timeout\') as limit')).rows, [{ limit: '400ms' }])
   t.strictSame((await pool.query('select current_setting(\'statement_timeout\') as limit')).rows, [{ limit: '0' }], 'which ends with it')
 

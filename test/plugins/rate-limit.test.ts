@@ -38,6 +38,15 @@ t.test('of 200 requests at once through two instances, a limit of 100 lets exact
   t.strictSame(remaining.sort((a, b) => a - b), Array.from({ length: 100 }, (_, i) => i), 'and each is told what was left after it')
 })
 
+t.test('requests with both secrets of a key that was rotated are counted together, each once', async t => {
+  const { service } = await startService(t)
+  const { id, headers } = await createKey(service, 'free')
+  const { secret } = await service.apiKeyRepository.rotate(id, 60)
+  const send = async (key: string) => Number((await service.inject({ url: '/v1/resolve', headers: { 'x-api-key': key } })).headers['ratelimit-remaining'])
+  const remaining = await Promise.all(Array.from({ length: 20 }, (_, i) => send([headers['x-api-key'], secret][i % 2]!)))
+  t.strictSame(remaining.sort((a, b) => b - a), Array.from({ length: 20 }, (_, i) => 99 - i))
+})
+
 t.test('the window is an hour from a key\'s first request, by the database\'s clock', async t => {
   const { service, connectionString } = await startService(t)
   const pool = createPool(t, connectionString)

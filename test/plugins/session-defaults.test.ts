@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { Type } from '@sinclair/typebox'
 import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
@@ -13,13 +15,13 @@ async function startHost (t: Test, addRoutes: (host: FastifyInstance) => void, o
   await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, ...options })
   addRoutes(host)
   await host.ready()
-  const { key, headers } = await createKey(host)
+  const { id, key, headers } = await createKey(host)
   const sessionId = await createSession(host, key, { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' })
   const send = async (request: InjectOptions) => {
     const response = await host.inject({ ...request, headers: { ...headers, 'x-session-id': sessionId, ...request.headers } })
     return { status: response.statusCode, applied: response.headers['x-session-applied'], body: response.json() }
   }
-  return { host, key, headers, sessionId, send }
+  return { host, id, key, headers, sessionId, send }
 }
 
 const transfer = Obj({
@@ -183,6 +185,22 @@ t.test('a request that names no session of the caller\'s is refused in the API\'
   t.equal((await post({ 'x-api-key': `${key}x`, 'x-session-id': sessionId })).status, 401, 'no valid key')
   t.equal(runs, 0)
   t.strictSame(await post({}), { status: 200, body: { runs: 1 } }, 'without the header nothing is asked')
+})
+
+t.test('a session that is deleted while a body is on its way is not used', async t => {
+  const { host, id, key, headers, sessionId } = await startHost(t, host => host.post('/free', async request => request.body))
+  const { port } = new URL(await host.listen({ host: '127.0.0.1', port: 0 }))
+  const client = connect({ port: parseInt(port), host: '127.0.0.1' })
+  t.teardown(() => { client.destroy() })
+  let answered = ''
+  client.setEncoding('utf8').on('data', (chunk: string) => { answered += chunk })
+  const { requests } = await host.requestCountRepository.read(id)
+  client.write(`POST /free HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: ${key}\r\nX-Session-Id: ${sessionId}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{`)
+  while ((await host.requestCountRepository.read(id)).requests === requests);
+  t.equal((await host.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+  client.write('}')
+  await once(client, 'close')
+  t.match(answered, /^HTTP\/1\.1 404 Not Found\r\n[^]*"SESSION_NOT_FOUND"/)
 })
 
 t.test('what the host\'s 404 handler serves takes defaults, or is refused, like any route', async t => {
