@@ -13,14 +13,17 @@ const host = Fastify()
 // The lookup set aside: who asks, and what the session holds, is known at once; that it is waited for remains.
 const principal = { id: 'key_1', tier: 'pro' }
 const session = { defaults: { chain: 'near', privacyLevel: 'shielded', rpcProvider: 'helius', backend: 'sip-native' } }
-const requirePrincipal = async request => { request.principal = principal }
+const requirePrincipal = async (request, reply, meanwhile) => {
+  request.principal = principal
+  meanwhile()
+}
 const use = async () => session
 
 if (kind === 'lookup') {
   host.decorateRequest('principal', null)
   host.decorateRequest('sessionDefaults', null)
   host.addHook('onRequest', async (request) => {
-    if (request.headers['x-session-id'] !== undefined) await requirePrincipal(request)
+    if (request.headers['x-session-id'] !== undefined) await requirePrincipal(request, null, () => {})
   })
   host.addHook('preValidation', async (request) => {
     if (request.principal !== null) request.sessionDefaults = (await use()).defaults

@@ -3,7 +3,7 @@ import { Type } from '@sinclair/typebox'
 import { createKeyRing, KeyRingError } from './encryption.js'
 import { type ApiError } from './errors.js'
 import { type Queryable } from './plugins/database.js'
-import { createSecretsRepository } from './plugins/session-repository.js'
+import { createSecretsRepository } from './plugins/secrets-repository.js'
 import { createSessionSecrets } from './plugins/session-secrets.js'
 
 export interface RotationOptions {

@@ -44,7 +44,7 @@ declare module 'fastify' {
      */
     requirePrincipal: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
     /**
-     * The same, for those who have something to ask the database at the same time: `meanwhile` is called when the request
+     * The same, for those who have something to ask the database at the same time: `meanwhile` is called once the request
      * is about to be looked up or counted, and not where it is refused without.
      */
     authenticate: (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void) => Promise<void>
@@ -55,6 +55,13 @@ declare module 'fastify' {
     countUnknownRoute: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
     /** An `onRequest` hook: lets only the admin key pass. */
     requireAdmin: (request: FastifyRequest) => Promise<void>
+  }
+  interface FastifyContextConfig {
+    /**
+     * What the route asks the database while `requirePrincipal` does: it is not known yet whether the request may have it,
+     * but it costs no time of its own.
+     */
+    whileAuthenticating?: (request: FastifyRequest) => void
   }
   interface FastifyRequest {
     /** Who makes the request; null where nothing has authenticated it. */
@@ -105,7 +112,10 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   }
 
   async function authenticate (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void): Promise<void> {
-    if (request.principal) return
+    if (request.principal) {
+      meanwhile()
+      return
+    }
     let count: RequestCount | undefined
     await countingFailures(request, async () => {
       const caller = await identifyCaller(request, meanwhile)
@@ -117,7 +127,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   }
 
   async function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    await authenticate(request, reply, nothing)
+    await authenticate(request, reply, () => request.routeOptions.config.whileAuthenticating?.(request))
   }
 
   async function countUnknownRoute (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -158,8 +168,6 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   fastify.decorate('countUnknownRoute', countUnknownRoute)
   fastify.decorate('requireAdmin', requireAdmin)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit'] })
-
-function nothing (): void {}
 
 /** A host's mistake in `identify` would give its callers sessions that nobody finds again. */
 function requireValid (principal: Principal | null): Principal | null {

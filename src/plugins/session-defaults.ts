@@ -6,7 +6,7 @@ import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { sendError } from './error-handler.js'
-import { type BegunUse } from './session-repository.js'
+import { type UseReading } from './session-repository.js'
 import { sessionTiers } from './tiers.js'
 
 export interface SessionDefaultsOptions {
@@ -47,7 +47,7 @@ declare module 'fastify' {
     /** What the session that the request names holds; null where it names none. */
     sessionDefaults: SessionDefaults | null
     /** The session that the request names, once its caller is known to be allowed sessions, and the route's config. */
-    namedSession: { session: string | BegunUse, config: FastifyContextConfig } | null
+    namedSession: { reading: UseReading, config: FastifyContextConfig, bodyIsOnItsWay: boolean } | null
   }
   interface FastifyContextConfig {
     /**
@@ -105,17 +105,16 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     if (config?.sessionDefaults === false) return
     try {
       const isValid = typeof sessionId === 'string' && sessionIdPattern.test(sessionId)
-      let begun: BegunUse | undefined
+      let reading: UseReading | undefined
       await fastify.authenticate(request, reply, () => {
-        if (isValid) begun = fastify.sessionRepository.beginUse(sessionId)
+        if (isValid) reading = fastify.sessionRepository.beginUse(sessionId)
       })
       if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
-      if (!isValid) {
+      if (!reading) {
         throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
       }
-      // A body may take long to come, and the session be deleted meanwhile: then it is read again once all is there.
       // Requests that are injected do not say, and have come as a whole.
-      request.namedSession = { session: begun && request.raw.complete !== false ? begun : sessionId, config }
+      request.namedSession = { reading, config, bodyIsOnItsWay: request.raw.complete === false }
     } catch (error) {
       return refuseOrIgnore(request, reply, error)
     }
@@ -125,8 +124,10 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const { namedSession } = request
     if (namedSession === null) return
     try {
-      const { session, config } = namedSession
-      const { defaults: values } = await fastify.sessionRepository.use(session, request.principal!.id)
+      const { config, bodyIsOnItsWay } = namedSession
+      // A body may take long to come, and the session be deleted meanwhile: then it is read again, now that all is there.
+      const reading = bodyIsOnItsWay ? fastify.sessionRepository.beginUse(namedSession.reading.sessionId) : namedSession.reading
+      const { defaults: values } = await fastify.sessionRepository.use(reading, request.principal!.id)
       request.sessionDefaults = values as SessionDefaults
       const apply = config.sessionDefaults
       const applied = typeof apply === 'function'

@@ -133,15 +133,20 @@ t.test('statements that are kept find their rows by an index, though they were p
   await service.sessionDatabase.query('analyze')
   t.equal((await service.inject({ method: 'POST', url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId } })).statusCode, 200)
   t.equal((await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+  t.equal((await service.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chain: 'sui' } } })).statusCode, 200)
+  t.equal((await service.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+  await createSession(service, key)
   await service.apiKeyRepository.authenticate(hashApiKey(key))
   await service.requestCountRepository.increment('x')
   await service.sessionDatabase.query('set plan_cache_mode = force_generic_plan')
   const { rows } = await service.sessionDatabase.query<{ name: string, types: string[] }>('select name, parameter_types::text[] as types from pg_prepared_statements order by name')
-  t.strictSame(rows.map(({ name }) => name), ['authenticate', 'authenticate-and-count', 'count', 'get-sessions', 'use-sessions'])
+  t.strictSame(rows.map(({ name }) => name), ['authenticate', 'authenticate-and-count', 'count', 'create-sessions', 'delete-sessions', 'get-sessions', 'patch-sessions', 'use-sessions'])
   for (const { name, types } of rows) {
     const { rows: lines } = await service.sessionDatabase.query<{ 'QUERY PLAN': string }>(`explain execute "${name}" (${types.map(type => `null::${type}`).join()})`)
     const plan = lines.map(line => line['QUERY PLAN']).join('\n')
-    t.notMatch(plan, 'Seq Scan', name)
+    t.notMatch(plan, /Seq Scan|sessions_expires_at/, name)
+    // Each of them by the ids, and not all of them in the order of the ids.
+    for (const [, condition] of plan.matchAll(/Index Scan using .*\n\s*(.*)/g)) t.match(condition, 'Index Cond', name)
   }
 })
 

@@ -1,12 +1,22 @@
-import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { type FastifyPluginAsyncTypebox, type Static } from '@fastify/type-provider-typebox'
+import { type FastifyRequest } from 'fastify'
+import { type GetReading } from '../../plugins/session-repository.js'
 import { failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
-import { SessionParams } from '../../schemas/session.js'
+import { SessionParams, sessionIdPattern } from '../../schemas/session.js'
 import { config, sessionFailures, type SessionRouteOptions } from './shared.js'
 
 export const getSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = async (fastify, { schemas }) => {
+  const readings = new WeakMap<FastifyRequest, GetReading>()
+
   fastify.get('/sessions/:id', {
-    config,
+    config: {
+      ...config,
+      whileAuthenticating (request) {
+        const { id } = request.params as Static<typeof SessionParams>
+        if (sessionIdPattern.test(id)) readings.set(request, fastify.sessionRepository.beginGet(id))
+      }
+    },
     schema: {
       operationId: 'getSession',
       tags: ['Sessions'],
@@ -19,7 +29,7 @@ export const getSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = async 
       }
     }
   }, async (request) => {
-    const session = await fastify.sessionRepository.get(request.params.id, request.principal!.id)
+    const session = await fastify.sessionRepository.get(readings.get(request)!, request.principal!.id)
     return { success: true as const, data: session }
   })
 }

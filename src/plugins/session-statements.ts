@@ -1,0 +1,152 @@
+// The statements of the session repository. Calls of the same time share one, so their parameters are arrays. Each locks its
+// rows in one order, sessions before counts, so that no two wait for each other in a circle.
+import { auditSessions } from './audit-repository.js'
+import { milliseconds } from './repositories.js'
+
+const columns = 'owner_id as "ownerId", defaults::text, nullif(secrets, \'{}\')::text as secrets'
+
+const times = `
+  ${milliseconds('created_at')} as "createdAt",
+  ${milliseconds('expires_at')} as "expiresAt",
+  ${milliseconds('last_accessed_at')} as "lastAccessedAt"`
+
+/** A session is found again by its place in what was asked for, which is shorter than its id. */
+const position = 'array_position($1::bytea[], id) as position'
+
+const stale = 'last_accessed_at < now() - interval \'1 minute\''
+
+/**
+ * Whether a session has not expired. In a form that no index serves: a statement finds its sessions by their ids, and a
+ * plan that is kept must not go through the index of the times because the table was small when it was made.
+ */
+const live = '(expires_at > now()) is true'
+
+/** For each of the ids `$1` that is a session's, what it holds. */
+export const forUseText = `
+  select ${position}, ${columns}, ${stale} as "accessIsStale"
+  from sipher_sessions.sessions
+  where id = any ($1::bytea[]) and ${live}`
+
+/** The same with its times. */
+export const byIdText = `
+  select ${position}, ${columns}, ${times}, ${stale} as "accessIsStale"
+  from sipher_sessions.sessions
+  where id = any ($1::bytea[]) and ${live}`
+
+/**
+ * The part of a statement that takes what `deleted` has removed off the owners' counts. By an insert that always finds the
+ * row, because that locks rows in a given order, and an update does not.
+ */
+const uncountDeleted = `
+  uncounted as (
+    insert into sipher_sessions.session_counts as counts (owner_id, sessions, max_sessions, admitted)
+    select owner_id, -count(*), 0, 0 from deleted group by owner_id order by owner_id
+    on conflict (owner_id) do update set sessions = counts.sessions + excluded.sessions
+  )`
+
+/** Properties are given as JSON; of both kinds of values, as they are stored, the names alone. */
+const namesOf = (defaults: string, secrets: string) => `array(select jsonb_object_keys(${defaults} || ${secrets}))`
+
+/**
+ * Stores sessions. Of an owner's new ones as many are stored as there is room for; the others answer no row. The count
+ * decides, under its row's lock: of statements at the same time each sees what those before it have taken.
+ */
+export const insertText = `
+  with given as (
+    select *, row_number() over (partition by owner_id order by position) as number
+    from unnest($1::bytea[], $2::text[], $3::jsonb[], $4::jsonb[], $5::int[], $6::int[]) with ordinality
+      as given (id, owner_id, defaults, secrets, ttl_seconds, max_sessions, position)
+  ), counted as (
+    insert into sipher_sessions.session_counts as counts (owner_id, sessions, max_sessions, admitted)
+    select owner_id, least(count(*), max(max_sessions)), max(max_sessions), least(count(*), max(max_sessions))
+    from given group by owner_id order by owner_id
+    on conflict (owner_id) do update set
+      sessions = counts.sessions + greatest(0, least(excluded.admitted, excluded.max_sessions - counts.sessions)),
+      max_sessions = excluded.max_sessions,
+      admitted = greatest(0, least(excluded.admitted, excluded.max_sessions - counts.sessions))
+    returning owner_id, admitted
+  ), created as (
+    insert into sipher_sessions.sessions (id, owner_id, defaults, secrets, expires_at)
+    select id, owner_id, defaults, secrets, now() + make_interval(secs => ttl_seconds)
+    from given join counted using (owner_id)
+    where number <= admitted
+    returning *
+  ), audited as (${auditSessions('session.create', 'created', namesOf('defaults', 'secrets'))})
+  select ${position}, ${milliseconds('created_at')} as "createdAt", ${milliseconds('expires_at')} as "expiresAt" from created`
+
+/**
+ * Merges values into sessions. One with secrets that stay is left alone until they are known to be readable, which only
+ * the process can tell: else what was committed could not be answered.
+ */
+export const patchText = `
+  with given as (
+    select *, ${namesOf('defaults', 'secrets')} as names
+    from unnest($1::bytea[], $2::text[], $3::jsonb[], $4::jsonb[], $5::boolean[]) as given (id, owner_id, defaults, secrets, checked)
+  ), held as (
+    select session.id
+    from sipher_sessions.sessions as session join given on given.id = session.id and given.owner_id = session.owner_id
+    where session.id = any ($1::bytea[]) and ${live} and (given.checked or session.secrets - given.names = '{}')
+    order by session.id
+    for update of session
+  ), patched as (
+    update sipher_sessions.sessions as session
+    set
+      defaults = (session.defaults - given.names) || given.defaults,
+      secrets = (session.secrets - given.names) || given.secrets,
+      last_accessed_at = now()
+    from given
+    where session.id = any (array(select id from held)) and session.id = given.id and session.owner_id = given.owner_id
+    returning session.*, given.names
+  ), audited as (${auditSessions('session.update', 'patched', 'names')})
+  select ${position}, ${columns}, ${times} from patched`
+
+/** Deletes the sessions whose ids `$1` and owners `$2` are given. */
+export const removeText = `
+  with locked as (
+    select session.id
+    from sipher_sessions.sessions as session
+      join unnest($1::bytea[], $2::text[]) as given (id, owner_id) on given.id = session.id and given.owner_id = session.owner_id
+    where session.id = any ($1::bytea[]) and ${live}
+    order by session.id
+    for update of session
+  ), deleted as (
+    delete from sipher_sessions.sessions
+    where id = any (array(select id from locked))
+    returning id, owner_id
+  ), ${uncountDeleted}, audited as (${auditSessions('session.delete', 'deleted', 'array[]::text[]')})
+  select ${position}, owner_id as "ownerId" from deleted`
+
+/**
+ * Notes that sessions are used. Rows that another statement holds are skipped: it deletes or patches them, or notes the
+ * same access.
+ */
+export const noteAccessText = `
+  update sipher_sessions.sessions set last_accessed_at = now()
+  where id = any (array(
+      select id from sipher_sessions.sessions
+      where id = any ($1::bytea[]) and ${stale} and ${live}
+      for update skip locked
+    ))
+  returning ${position}, ${milliseconds('last_accessed_at')} as "lastAccessedAt"`
+
+/** How many sessions of the owner `$1` have not expired. */
+export const countLiveText = `
+  select (
+    coalesce((select sessions from sipher_sessions.session_counts where owner_id = $1::text), 0)
+    - (select count(*) from sipher_sessions.sessions where owner_id = $1::text and expires_at <= now())
+  )::int as live`
+
+/** Removes at most `$1` sessions that have expired, of the owner `$2` or of all. */
+export const deleteExpiredText = `
+  with deleted as (
+    delete from sipher_sessions.sessions
+    where id = any (array(
+      select id from sipher_sessions.sessions
+      where expires_at <= now() and ($2::text is null or owner_id = $2::text)
+      order by expires_at
+      limit $1::int
+      for update skip locked
+    ))
+    returning owner_id
+  ), ${uncountDeleted}
+  select count(*)::int as deleted from deleted`
