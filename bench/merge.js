@@ -31,7 +31,7 @@ export async function run ({ short }) {
   do {
     samples.push(...await measureGeneration())
     generations++
-  } while (generations < (short ? 2 : 6) && performance.now() - began < 40_000)
+  } while (generations < (short ? 2 : 12) && performance.now() - began < 120_000)
 
   const of = (kind, key) => percentile(samples.map(sample => sample[kind][key]), 0.5)
   console.log(`merge: ${generations} × ${rounds} rounds of ${requests} requests to each host, ${connections} connections; medians`)

@@ -57,12 +57,31 @@ function badPath (at: string): Error {
  * @returns the placements that were filled in
  */
 export function fillDefaults (target: unknown, values: SessionDefaultValues, placements: readonly Placement[]): Placement[] {
+  if (placements.length === 0) return []
+  const isOpen = isContainer(target)
   const filled: Placement[] = []
   for (const placement of placements) {
     const { name, path } = placement
-    if (Object.hasOwn(values, name) && fillPath(target, path, 0, values[name])) filled.push(placement)
+    if (!Object.hasOwn(values, name)) continue
+    // Most go under a name at the top, for which there is no place to look for.
+    const isFilled = path.length === 1
+      ? isOpen && setMissing(target, path[0] as string, values[name])
+      : fillPath(target, path, 0, values[name])
+    if (isFilled) filled.push(placement)
   }
   return filled
+}
+
+function setMissing (target: Record<string, unknown>, property: string, value: unknown): boolean {
+  if (Object.hasOwn(target, property)) return false
+  // In several places it is several values.
+  target[property] = typeof value === 'object' ? structuredClone(value) : value
+  return true
+}
+
+/** Whether it takes properties at its top. A parsed query string is of a class of its own. */
+function isContainer (target: unknown): target is Record<string, unknown> {
+  return isObject(target) && !Array.isArray(target)
 }
 
 function fillPath (target: unknown, path: readonly PathStep[], depth: number, value: unknown): boolean {
@@ -71,15 +90,9 @@ function fillPath (target: unknown, path: readonly PathStep[], depth: number, va
     // Not some(): every item gets it.
     return Array.isArray(target) && target.filter(item => fillPath(item, path, depth + 1, value)).length > 0
   }
-  // A parsed query string is of a class of its own.
-  if (!isPlainObject(target) && (depth > 0 || !isObject(target) || Array.isArray(target))) return false
-  const next = path[depth + 1]
-  if (Object.hasOwn(target, step)) return next !== undefined && fillPath(target[step], path, depth + 1, value)
-  if (next === undefined) {
-    // In several places it is several values.
-    target[step] = typeof value === 'object' ? structuredClone(value) : value
-    return true
-  }
+  if (!isPlainObject(target) && (depth > 0 || !isContainer(target))) return false
+  if (depth === path.length - 1) return setMissing(target, step, value)
+  if (Object.hasOwn(target, step)) return fillPath(target[step], path, depth + 1, value)
   const created = {}
   const filled = fillPath(created, path, depth + 1, value)
   if (filled) target[step] = created

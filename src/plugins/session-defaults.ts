@@ -32,6 +32,11 @@ export interface SessionDefaultsOptions {
  */
 export type ApplySessionDefaults = (request: FastifyRequest, values: SessionDefaultValues) => Iterable<string> | Promise<Iterable<string>>
 
+interface RoutePlan extends DefaultsPlan {
+  /** What most requests are told was filled in: all that goes into the body, each name once. */
+  bodyNames: string
+}
+
 const header = 'x-session-id'
 
 /** Methods whose requests get a body where they came without one. */
@@ -68,7 +73,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   const names = Object.keys(defaults.properties)
   const placements = placementsOf(names, mapping)
   const requireSessionTier = fastify.requireTier(...sessionTiers)
-  const plans = new WeakMap<object, DefaultsPlan>()
+  const plans = new WeakMap<object, RoutePlan>()
   const routes: { route: RouteOptions, instance: FastifyInstance, ownValidator: boolean }[] = []
 
   fastify.decorateRequest('sessionDefaults', null)
@@ -131,9 +136,9 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
       request.sessionDefaults = values as SessionDefaults
       const apply = config.sessionDefaults
       const applied = typeof apply === 'function'
-        ? [...await apply(request, values)]
+        ? listOf([...await apply(request, values)])
         : applyDefaults(request, plans.get(config) ?? planOf(request), values)
-      if (applied.length > 0) reply.header('x-session-applied', listOf(applied))
+      if (applied !== '') reply.header('x-session-applied', applied)
     } catch (error) {
       return refuseOrIgnore(request, reply, error)
     }
@@ -151,15 +156,19 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
   /** The names of what was filled in, in the order of the defaults, each once. */
   function listOf (applied: readonly string[]): string {
-    let list = ''
-    for (const name of names) {
-      if (applied.includes(name)) list += list === '' ? name : `, ${name}`
-    }
-    return list
+    return names.filter(name => applied.includes(name)).join(', ')
+  }
+
+  /** Fills in what is missing, in place, and returns the names of what was filled in. */
+  function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: SessionDefaultValues): string {
+    const inQuery = fillDefaults(request.query, values, plan.query)
+    const inBody = fillBody(request, plan, values)
+    if (inQuery.length === 0 && inBody.length === plan.body.length) return plan.bodyNames
+    return listOf([...inQuery, ...inBody].map(({ name }) => name))
   }
 
   // Made at a route's first use: by then all shared schemas that it may refer to have been added.
-  function planOf (request: FastifyRequest): DefaultsPlan {
+  function planOf (request: FastifyRequest): RoutePlan {
     const route = request.routeOptions
     const plan = makePlan(route, request.server, placements)
     plans.set(route.config, plan)
@@ -182,12 +191,13 @@ export function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): 
   log.warn({ defaults: list }, `No route takes these session defaults: ${list}. Give a route's schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).`)
 }
 
-function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[]): DefaultsPlan {
+function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[]): RoutePlan {
   const selection = route.config?.sessionDefaults ?? true
   const selected = placements.filter(({ name }) => Array.isArray(selection) ? selection.includes(name) : selection === true)
   const schema = route.schema
   const querystring = schema?.querystring ?? (schema as { query?: unknown } | undefined)?.query
-  return planDefaults(selected, schema?.body, querystring, id => instance.getSchema(id))
+  const plan = planDefaults(selected, schema?.body, querystring, id => instance.getSchema(id))
+  return { ...plan, bodyNames: [...new Set(plan.body.map(({ name }) => name))].join(', ') }
 }
 
 /** What a request of the route can be given at all: one that may not have a body takes none in it. */
@@ -195,21 +205,15 @@ function takenBy ({ body, query, undescribed }: DefaultsPlan, { method }: RouteO
   return undescribed && [method].flat().every(name => !bodyMethods.includes(name)) ? [] : [...query, ...body]
 }
 
-/** Fills in what is missing, in place, and returns the names of what was filled in. */
-function applyDefaults (request: FastifyRequest, plan: DefaultsPlan, values: SessionDefaultValues): string[] {
-  const filled = fillDefaults(request.query, values, plan.query)
+function fillBody (request: FastifyRequest, plan: DefaultsPlan, values: SessionDefaultValues): Placement[] {
   const { body } = request
-  if (isBodyless(request)) {
-    // A GET has no body to fill, and a DELETE gets one only where its schema asks for it.
-    if (!plan.undescribed || bodyMethods.includes(request.method)) {
-      const created = {}
-      filled.push(...fillDefaults(created, values, plan.body))
-      if (Object.keys(created).length > 0) request.body = created
-    }
-  } else if (isFillable(body) && !isMultipart(request)) {
-    filled.push(...fillDefaults(body, values, plan.body))
-  }
-  return filled.map(({ name }) => name)
+  if (isFillable(body)) return isMultipart(request) ? [] : fillDefaults(body, values, plan.body)
+  // A GET has no body to fill, and a DELETE gets one only where its schema asks for it.
+  if (!isBodyless(request) || (plan.undescribed && !bodyMethods.includes(request.method))) return []
+  const created = {}
+  const filled = fillDefaults(created, values, plan.body)
+  if (filled.length > 0) request.body = created
+  return filled
 }
 
 /**
@@ -220,15 +224,11 @@ function isBodyless (request: FastifyRequest): boolean {
   const { body, headers } = request
   if (body !== undefined && body !== null) return false
   if (headers['transfer-encoding'] === undefined) return Number(headers['content-length'] ?? 0) === 0
-  return body === undefined && /^application\/(?:[^;]+\+)?json\b/.test(mediaType(request))
+  return body === undefined && /^application\/(?:[^;]+\+)?json\b/i.test(headers['content-type'] ?? '')
 }
 
-function isMultipart (request: FastifyRequest): boolean {
-  return mediaType(request).startsWith('multipart/')
-}
-
-function mediaType ({ headers }: FastifyRequest): string {
-  return headers['content-type']?.toLowerCase() ?? ''
+function isMultipart ({ headers }: FastifyRequest): boolean {
+  return /^multipart\//i.test(String(headers['content-type']))
 }
 
 /** What parsers make of JSON and forms, of whatever class they make it; no bytes and no streams. */
