@@ -1,9 +1,9 @@
-import { setImmediate as nextTick } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { displayPrefix, generateApiKey, hashApiKey } from '../api-key.js'
 import { createBatch } from '../batch.js'
 import { ApiError, validationError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
+import { createNoting } from '../noting.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 import { auditKeys } from './audit-repository.js'
 import { waitingSince, type Queryable } from './database.js'
@@ -56,9 +56,6 @@ const columns = `
   ${milliseconds('revoked_at')} as "revokedAt",
   ${milliseconds('last_used_at')} as "lastUsedAt",
   ${milliseconds('case when previous_ends_at > now() then previous_ends_at end')} as "graceEndsAt"`
-
-/** Keys whose use is written in one statement. */
-const maxNotedAtOnce = 500
 
 const stale = '(last_used_at is null or last_used_at < now() - interval \'1 minute\')'
 
@@ -134,41 +131,18 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
     return results
   })
 
-  // Keys whose use is to be noted, and the writing of it, of which there is never more than one at a time.
-  const used = new Set<string>()
-  let noting: Promise<void> | null = null
-
-  /**
-   * Writes the uses of a turn of the event loop in one statement, and meanwhile gathers the next. Rows that another
-   * statement holds are skipped: it changes the key, or notes the same use. So no two of these can wait for each other
-   * in a circle, whatever keys they share.
-   */
-  async function noteUses (): Promise<void> {
-    await nextTick()
-    while (used.size > 0) {
-      const ids = [...used].slice(0, maxNotedAtOnce)
-      try {
-        await database.query(`
-          update sipher_sessions.api_keys set last_used_at = now()
-          where id = any (array(
-            select id from sipher_sessions.api_keys
-            where id = any ($1::text[]) and ${stale}
-            for update skip locked
-          ))`, [ids])
-      } catch (error) {
-        onNotingFailed(error)
-      }
-      // Only now, so that a key that is used all the time is not written down again while that is under way.
-      for (const id of ids) used.delete(id)
-    }
-    noting = null
-  }
+  // Rows that another statement holds are skipped: it changes the key, or notes the same use. So no two of these can wait
+  // for each other in a circle, whatever keys they share.
+  const noting = createNoting(ids => database.query(`
+    update sipher_sessions.api_keys set last_used_at = now()
+    where id = any (array(
+      select id from sipher_sessions.api_keys
+      where id = any ($1::text[]) and ${stale}
+      for update skip locked
+    ))`, [ids]), onNotingFailed)
 
   function inUse ({ id, tier, useIsStale }: FoundRow): Authenticated {
-    if (useIsStale) {
-      used.add(id)
-      noting ??= noteUses()
-    }
+    if (useIsStale) noting.note(id)
     return { id, tier }
   }
 
@@ -205,9 +179,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
     },
 
     /** Resolves when no use of a key is left to be noted. */
-    async usesNoted (): Promise<void> {
-      await noting
-    },
+    usesNoted: noting.settled,
 
     /**
      * Stores a new key and returns it with its secret, which cannot be had again.

@@ -4,6 +4,7 @@ import { createBatch } from '../batch.js'
 import { createKeyRing, KeyRingError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
+import { createNoting } from '../noting.js'
 import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { waitingSince, type Queryable } from './database.js'
@@ -85,12 +86,14 @@ export type GetReading = Reading<SessionRow & Accessed & Times>
  * Sessions in Postgres. Every call goes to the database, whose clock alone decides what has expired; there is no
  * upsert, so that a deleted session cannot come back.
  */
-function createSessionRepository (database: Queryable, secrets: SessionSecrets) {
+function createSessionRepository (database: Queryable, secrets: SessionSecrets, onNotingFailed: (error: unknown) => void) {
   const forUse = createBatch<string, SessionRow & Accessed | undefined>((sessionIds, since) => read(forUseText, 'use-sessions', sessionIds, since))
 
   const byId = createBatch<string, SessionRow & Accessed & Times | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since))
 
   const noteAccess = createBatch<string, Pick<Session, 'lastAccessedAt'> | undefined>((sessionIds, since) => read(noteAccessText, 'note-access', sessionIds, since))
+
+  const noting = createNoting(sessionIds => database.query(noteAccessText, [sessionIds.map(toBytes)], 'note-access'), onNotingFailed)
 
   /** The rows that a statement answers for ids, in their order. */
   async function read<Row extends object> (text: string, name: string, sessionIds: readonly string[], since: number): Promise<(Row | undefined)[]> {
@@ -166,8 +169,8 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets) 
     beginUse: (sessionId: string): UseReading => begin(sessionId, forUse),
 
     /**
-     * What the owner's session holds in the database now, or held when its reading began. Notes the access, at most once a
-     * minute for each session.
+     * What the owner's session holds in the database now, or held when its reading began. The access is noted at most once a
+     * minute for each session, and not waited for.
      *
      * @throws SESSION_NOT_FOUND, the same for a session that never existed, has expired, was deleted or is another's
      * @throws SERVICE_UNAVAILABLE when a secret value cannot be decrypted
@@ -176,15 +179,18 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets) 
       const row = await reading
       if (row?.ownerId !== ownerId) notFound()
       const defaults = openRow(sessionId, row)
-      if (row.accessIsStale) await noteAccess(sessionId)
+      if (row.accessIsStale) noting.note(sessionId)
       return { defaults }
     },
+
+    /** Resolves when no access is left to be noted. */
+    accessesNoted: noting.settled,
 
     /** Begins to read a session for `get`, as `beginUse` does for `use`. */
     beginGet: (sessionId: string): GetReading => begin(sessionId, byId),
 
     /**
-     * The owner's session as a whole. To read it is to use it.
+     * The owner's session as a whole. To read it is to use it, and it is answered when that was.
      *
      * @throws as `use` does
      */
@@ -301,7 +307,11 @@ export default fp<SessionRepositoryOptions>(async (fastify, { defaults, encrypti
     throw new Error(`sipher-sessions needs encryptionKeys: sessions hold secret values (${secret.join(', ')}), which are stored encrypted. ` +
       'Give it a list of keys, each 32 random bytes in base64 (openssl rand -base64 32), or `defaults` without a secret property.')
   }
-  fastify.decorate('sessionRepository', createSessionRepository(fastify.sessionDatabase, createSessionSecrets(defaults, keyRing)))
+  const repository = createSessionRepository(fastify.sessionDatabase, createSessionSecrets(defaults, keyRing), error => {
+    fastify.log.warn({ err: error }, 'noting when sessions were last used failed; their next use tries again')
+  })
+  fastify.decorate('sessionRepository', repository)
+  fastify.addHook('onClose', () => repository.accessesNoted())
 }, { name: 'session-repository', fastify: '5.x', dependencies: ['database'] })
 
 function readKeyRing (encryptionKeys: readonly string[]): KeyRing {

@@ -41,6 +41,42 @@ t.test('lastAccessedAt moves when the owner uses the session, at most once a min
   for (const { lastAccessedAt } of answers) t.equal(lastAccessedAt, at, 'the answer has the time that was written')
 })
 
+t.test('what names a session uses it: that is noted at most once a minute, and waited for by nobody', async t => {
+  const lines: string[] = []
+  const { service, connectionString } = await startService(t, { logLevel: 'warn', logStream: { write: line => { lines.push(line) } } })
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const pool = createPool(t, connectionString)
+  const age = async () => pool.query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'61 seconds\'')
+  const isStale = async () => (await pool.query('select last_accessed_at < now() - interval \'1 minute\' as stale from sipher_sessions.sessions')).rows[0].stale
+  const use = async () => t.equal((await service.inject({ url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId } })).statusCode, 200)
+
+  await age()
+  await Promise.all([use(), use()])
+  await service.sessionRepository.accessesNoted()
+  t.equal(await isStale(), false)
+
+  await age()
+  const changing = await pool.connect()
+  await changing.query('begin')
+  await changing.query('select 1 from sipher_sessions.sessions for update')
+  await use()
+  await service.sessionRepository.accessesNoted()
+  await changing.query('rollback')
+  changing.release()
+  t.equal(await isStale(), true, 'a row that is held is left alone')
+  t.strictSame(lines, [])
+
+  await pool.query('create function refuse() returns trigger language plpgsql as $$ begin raise \'no\'; end $$; create trigger refuse before update on sipher_sessions.sessions execute function refuse()')
+  await use()
+  await service.sessionRepository.accessesNoted()
+  t.match(lines.map(line => JSON.parse(line)), [{ msg: 'noting when sessions were last used failed; their next use tries again', err: { message: 'no' } }])
+  await pool.query('drop trigger refuse on sipher_sessions.sessions')
+  await use()
+  await service.close()
+  t.equal(await isStale(), false, 'what is under way when the service ends is still noted')
+})
+
 t.test('an access to a session that is being changed is not noted, and waits for nothing', async t => {
   const { service, connectionString } = await startService(t)
   const { key, headers } = await createKey(service)
