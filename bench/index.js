@@ -1,5 +1,5 @@
-// npm run bench -- merge | load [--short] [--json]
-const scenarios = ['merge', 'load']
+// npm run bench -- load | size | soak | merge [--short] [--json]
+const scenarios = ['load', 'size', 'soak', 'merge']
 
 const [scenario, ...options] = process.argv.slice(2)
 if (!scenarios.includes(scenario)) {

@@ -4,6 +4,8 @@
 //   service    the service as npm start runs it, with a host route
 //   unbatched  the same, with each item of a batch sent by itself at once
 //   naive      the obvious way: one query for the key and one for the session, for each request
+//
+// All log as the service does: one line for each request, to the standard output.
 import { registerHooks } from './unbatched-hooks.js'
 
 const kind = process.argv[2]
@@ -13,6 +15,7 @@ const { default: Fastify } = await import('fastify')
 const { default: pg } = await import('pg')
 const { createService } = await import('../dist/service.js')
 const { hashApiKey } = await import('../dist/api-key.js')
+const { loggerOptions, RequestLog } = await import('../dist/logging.js')
 const { encryptionKey } = await import('./load-data.js')
 
 const connectionString = process.env.DATABASE_URL
@@ -36,14 +39,18 @@ process.send({ origin })
 async function servers () {
   if (kind === 'bare') return bare()
   if (kind === 'naive') return naive()
-  const service = createService({ connectionString, encryptionKeys: [encryptionKey], logLevel: 'silent', sweepIntervalMs: 0, tierLimits: { pro: { requestsPerHour: 2_000_000_000, maxSessions: 2_000_000_000 } } })
+  const service = createService({ connectionString, encryptionKeys: [encryptionKey], sweepIntervalMs: 0, tierLimits: { pro: { requestsPerHour: 2_000_000_000, maxSessions: 2_000_000_000 } } })
   await service.after()
   service.post('/transfer', transfer)
   return service
 }
 
+function fastify () {
+  return Fastify({ logger: loggerOptions, logController: new RequestLog() })
+}
+
 function bare () {
-  const app = Fastify({ logger: false })
+  const app = fastify()
   const time = { type: 'integer' }
   const defaults = { type: 'object', properties: { chain: text, privacyLevel: text } }
   const answers = {
@@ -65,7 +72,7 @@ function bare () {
 }
 
 function naive () {
-  const app = Fastify({ logger: false })
+  const app = fastify()
   const pool = new pg.Pool({ connectionString, max: 10 })
   app.addHook('preValidation', async (request, reply) => {
     const key = await pool.query('select id, tier from sipher_sessions.api_keys where secret_hash = $1 and revoked_at is null and (expires_at is null or expires_at > now())', [hashApiKey(request.headers['x-api-key'])])

@@ -1,0 +1,80 @@
+// A load generator that takes little of the processor which it shares with PostgreSQL: requests are written to sockets as
+// text, and of an answer only the status and the length are read. HTTP/1.1 with keep-alive, one request at a time on each
+// connection, answers with a Content-Length.
+import { once } from 'node:events'
+import { connect } from 'node:net'
+
+/**
+ * Opens connections.
+ *
+ * @param {string} origin `http://127.0.0.1:5006`
+ * @param {number} connections
+ * @returns {Promise<{ run: (make: () => string, milliseconds: number) => Promise<number[]>, close: () => void }>} `run` sends
+ * what `make` makes, on each connection one after the other, and resolves with the time that each took, in milliseconds. An
+ * answer that is not a 2xx ends it with an error.
+ */
+export async function createClient (origin, connections) {
+  const { hostname, port } = new URL(origin)
+  const sockets = await Promise.all(Array.from({ length: connections }, async () => {
+    const socket = connect({ host: hostname, port: Number(port), noDelay: true })
+    socket.setEncoding('latin1')
+    await once(socket, 'connect')
+    return socket
+  }))
+  return {
+    async run (make, milliseconds) {
+      const times = []
+      const until = performance.now() + milliseconds
+      await Promise.all(sockets.map(socket => repeat(socket, make, until, times)))
+      return times
+    },
+    close () {
+      for (const socket of sockets) socket.destroy()
+    }
+  }
+}
+
+/** A request as text. */
+export function requestText (method, path, headers, body) {
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
+  const length = body === undefined ? '' : `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
+  return `${method} ${path} HTTP/1.1\r\nhost: localhost\r\n${lines}${length}\r\n${body ?? ''}`
+}
+
+function repeat (socket, make, until, times) {
+  return new Promise((resolve, reject) => {
+    let began = 0
+    let received = ''
+    const end = (error) => {
+      socket.removeListener('data', onData)
+      socket.removeListener('close', onClose)
+      if (error) reject(error)
+      else resolve()
+    }
+    const onClose = () => end(new Error('The server closed a connection'))
+    const onData = chunk => {
+      received = received === '' ? chunk : received + chunk
+      const headersEnd = received.indexOf('\r\n\r\n')
+      if (headersEnd === -1 || received.length < headersEnd + 4 + contentLength(received, headersEnd)) return
+      const now = performance.now()
+      times.push(now - began)
+      if (received.charCodeAt(9) !== 50) end(new Error(`A request was answered ${received}`))
+      else if (now >= until) end()
+      else send(now)
+    }
+    const send = now => {
+      received = ''
+      began = now
+      socket.write(make(), 'latin1')
+    }
+    socket.on('data', onData)
+    socket.on('close', onClose)
+    send(performance.now())
+  })
+}
+
+function contentLength (text, headersEnd) {
+  const at = text.indexOf('ontent-length: ')
+  if (at === -1 || at > headersEnd) throw new Error(`An answer has no Content-Length: ${text}`)
+  return Number.parseInt(text.slice(at + 15, at + 25), 10)
+}

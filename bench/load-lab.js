@@ -1,0 +1,142 @@
+// What the benchmarks of the load have in common: PostgreSQL, servers in processes of their own, requests, and measuring.
+//
+// Each server is pinned to the first processor; PostgreSQL, with its normal durability, and the load share the second.
+import { fork, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pg from 'pg'
+import { startEmbeddedPostgres } from '../dist/embedded-postgres.js'
+import { createClient, requestText } from './load-client.js'
+import { keyCount, sessionOf } from './load-data.js'
+
+/** Runs what is given on a new PostgreSQL, and removes it. */
+export async function withPostgres (run) {
+  const dataDir = mkdtempSync(join(tmpdir(), 'sipher-bench-'))
+  chmodSync(dataDir, 0o755)
+  const postgres = await startEmbeddedPostgres({ dataDir })
+  try {
+    pin(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), 1)
+    pin(process.pid, 1)
+    return await run(postgres.connectionString)
+  } finally {
+    await postgres.stop()
+    rmSync(dataDir, { recursive: true, force: true })
+  }
+}
+
+/** A server of a kind that load-host.js knows, on a database. Its log goes to nowhere. */
+export async function startServer (kind, databaseUrl) {
+  const child = fork(new URL('load-host.js', import.meta.url), [kind], {
+    env: { ...process.env, NODE_ENV: 'production', DATABASE_URL: databaseUrl },
+    stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc']
+  })
+  pin(child.pid, 0)
+  const [{ origin }] = await once(child, 'message')
+  const usage = async () => {
+    child.send('usage')
+    const [{ cpu, rss }] = await once(child, 'message')
+    return { cpu: cpu.user + cpu.system, rss }
+  }
+  return { kind, origin, databaseUrl, usage, stop: () => child.disconnect() }
+}
+
+/** What makes requests: keys and sessions are picked at random of what is stored. */
+export function createRequests (keys, stored, deletable = 0) {
+  let deleted = 0
+  const text = (method, path, { id, key }, body, named = false) =>
+    requestText(method, path, { 'x-api-key': keys[key], ...(named && { 'x-session-id': id }) }, body && JSON.stringify(body))
+  const onSession = (method, session, body) => text(method, `/v1/sessions/${session.id}`, session, body)
+  return {
+    use: () => text('POST', '/transfer', sessionOf('s', random(stored)), { amount: 5 }, true),
+    create: () => text('POST', '/v1/sessions', { key: random(keyCount) }, { defaults: { chain: 'near', privacyLevel: 'shielded' } }),
+    get: () => onSession('GET', sessionOf('s', random(stored))),
+    patch: () => onSession('PATCH', sessionOf('s', random(stored)), { defaults: { chain: 'sui' } }),
+    // A session can be deleted once; who has none to delete gets any.
+    delete: kind => onSession('DELETE', sessionOf('d', kind === 'bare' ? random(deletable) : deleted++))
+  }
+}
+
+/**
+ * Sends a server requests for a time, and answers how many it has served a second, and per request: the time that half and
+ * 99 of 100 took at most, in milliseconds, and processor time of its process, in microseconds.
+ */
+async function measure (server, client, make, seconds) {
+  const before = await server.usage()
+  const began = performance.now()
+  const times = await client.run(() => make(server.kind), seconds * 1000)
+  const elapsed = (performance.now() - began) / 1000
+  const after = await server.usage()
+  times.sort((a, b) => a - b)
+  return {
+    rate: times.length / elapsed,
+    p50: times[Math.floor(times.length * 0.5)],
+    p99: times[Math.floor(times.length * 0.99)],
+    cpu: (after.cpu - before.cpu) / times.length
+  }
+}
+
+/** Sends a server requests until it is warm, and answers how many statements each of them took. */
+async function warm (server, client, make, seconds) {
+  const database = new pg.Client({ connectionString: server.databaseUrl })
+  await database.connect()
+  const statements = async () => {
+    // PostgreSQL's counts are written about once a second.
+    await new Promise(resolve => setTimeout(resolve, 1100))
+    return Number((await database.query('select xact_commit from pg_stat_database where datname = current_database()')).rows[0].xact_commit)
+  }
+  try {
+    await client.run(() => make(server.kind), seconds * 1000)
+    const before = await statements()
+    const { length } = await client.run(() => make(server.kind), 1000)
+    return (await statements() - before) / length
+  } finally {
+    await database.end()
+  }
+}
+
+/**
+ * Measures two servers in turn, several rounds; what counts is the ratio of their rates in each round, for what slows the
+ * machine down slows both.
+ *
+ * @param makers what makes the requests of each server, in their order
+ * @param options `connections`, `rounds`, `seconds` of each, and `warmUp`, in seconds as well
+ * @returns the median of the ratios, the least and the largest, and the medians of what was measured of each server
+ */
+export async function compare (servers, makers, { connections, seconds, warmUp, rounds }) {
+  const clients = []
+  try {
+    const statements = []
+    for (const [i, server] of servers.entries()) {
+      // Not before they are used: the service closes connections that bring no request.
+      clients.push(await createClient(server.origin, connections))
+      statements.push(await warm(server, clients[i], makers[i], warmUp))
+    }
+    const samples = [[], []]
+    for (let round = 0; round < rounds; round++) {
+      for (const i of round % 2 === 0 ? [0, 1] : [1, 0]) samples[i].push(await measure(servers[i], clients[i], makers[i], seconds))
+    }
+    const ratios = samples[0].map(({ rate }, i) => rate / samples[1][i].rate)
+    const [first, second] = samples.map((all, i) => ({
+      ...Object.fromEntries(Object.keys(all[0]).map(key => [key, median(all.map(sample => sample[key]))])),
+      statements: statements[i]
+    }))
+    return { ratio: median(ratios), lowest: Math.min(...ratios), highest: Math.max(...ratios), first, second }
+  } finally {
+    for (const client of clients) client.close()
+  }
+}
+
+export function median (values) {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]
+}
+
+/** On Linux with util-linux; elsewhere the system chooses. */
+function pin (pid, processor) {
+  spawnSync('taskset', ['-a', '-c', '-p', String(processor), String(pid)])
+}
+
+function random (limit) {
+  return Math.floor(Math.random() * limit)
+}

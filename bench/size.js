@@ -1,0 +1,37 @@
+// What it costs to have many sessions: the service with 5,000,000 stored against the service with 10,000, each with a
+// database of its own on one PostgreSQL.
+import pg from 'pg'
+import { seed } from './load-data.js'
+import { compare, createRequests, startServer, withPostgres } from './load-lab.js'
+import { createTable } from './load-table.js'
+
+const few = 10_000
+
+export async function run ({ short, json }) {
+  const many = short ? 200_000 : 5_000_000
+  const connections = 64
+  const timing = short ? { rounds: 3, seconds: 1.5, warmUp: 3 } : { rounds: 5, seconds: 3, warmUp: 15 }
+  return withPostgres(async connectionString => {
+    const client = new pg.Client({ connectionString })
+    await client.connect()
+    await client.query('create database large')
+    await client.end()
+    const databases = [{ url: connectionString.replace('/postgres?', '/large?'), stored: many }, { url: connectionString, stored: few }]
+    const makers = []
+    const servers = []
+    try {
+      for (const { url, stored } of databases) {
+        makers.push(createRequests(await seed(url, { s: stored }), stored))
+        servers.push(await startServer('service', url))
+      }
+      const table = createTable(json)
+      for (const path of ['use', 'create']) {
+        const result = await compare(servers, makers.map(maker => maker[path]), { connections, ...timing })
+        table.add({ path, against: `${few} stored`, connections, goal: 0.90, ...result })
+      }
+      return table.end()
+    } finally {
+      for (const server of servers) server.stop()
+    }
+  })
+}
