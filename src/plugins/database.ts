@@ -21,7 +21,10 @@ export function waitingSince (database: Queryable, since: number): Queryable {
 }
 
 export interface DatabaseOptions {
-  /** A pool to use. It stays the giver's: it is not ended here, and its own limits apply. */
+  /**
+   * A pool to use. It stays the giver's: it is not ended here, and its own limits apply; Postgres keeps no plans of statements
+   * that are sent by it, for it may lead through a pooler.
+   */
   pool?: pg.Pool
   /** Where to make a pool to, when none is given. */
   connectionString?: string
