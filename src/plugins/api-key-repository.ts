@@ -8,7 +8,7 @@ import { tierNames, type Tier } from '../schemas/tier.js'
 import { auditKeys } from './audit-repository.js'
 import { waitingSince, type Queryable } from './database.js'
 import { milliseconds, rejectUnstorable } from './repositories.js'
-import { countRequests, requestWindowMs, tally, type RequestCount } from './request-count-repository.js'
+import { countRequests, handOut, requestWindowMs, tally, type RequestCount } from './request-count-repository.js'
 
 export interface ApiKeyRecord {
   id: string
@@ -121,14 +121,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
     const asked = [...numbers.keys()]
     const { rows } = await waitingSince(database, since).query<CountedRow>(authenticateAndCountText,
       [asked.map(hashOf), [...numbers.values()], requestWindowMs], 'authenticate-and-count')
-    const found = byName(asked, rows)
-    // A row has the number of its last request in the batch; so they are given out from the last to the first.
-    const results: (CountedRow | undefined)[] = []
-    for (let i = names.length - 1; i >= 0; i--) {
-      const row = found.get(names[i]!)
-      results[i] = row && { ...row, requests: row.requests-- }
-    }
-    return results
+    return handOut(names, byName(asked, rows))
   })
 
   // Rows that another statement holds are skipped: it changes the key, or notes the same use. So no two of these can wait

@@ -43,6 +43,21 @@ export function tally<Item> (items: readonly Item[]): Map<Item, number> {
 }
 
 /**
+ * The number of each request of a batch. What was counted together comes back with the number of its last, so they are given
+ * out from the last to the first.
+ *
+ * @param names by which `counted` has the count of each request; those that it has not get none
+ */
+export function handOut<Count extends RequestCount> (names: readonly string[], counted: ReadonlyMap<string, Count>): (Count | undefined)[] {
+  const numbered: (Count | undefined)[] = []
+  for (let i = names.length - 1; i >= 0; i--) {
+    const count = counted.get(names[i]!)
+    numbered[i] = count && { ...count, requests: count.requests-- }
+  }
+  return numbered
+}
+
+/**
  * Counts of requests in Postgres, exact on any number of instances: every count is an increment of the one row, and
  * the number that comes back is the request's own. The window is fixed; it begins with a principal's first request.
  *
@@ -58,14 +73,7 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
     const numbers = tally(principalIds)
     const { rows } = await waitingSince(database, since).query<CountRow>(incrementText,
       [windowMs, [...numbers.keys()], [...numbers.values()]], 'count')
-    const counts = new Map(rows.map(row => [row.id, row]))
-    // What comes back is the number of the batch's last request; its others have those before.
-    return principalIds.map(id => {
-      const { requests, remainingMs } = counts.get(id)!
-      const left = numbers.get(id)! - 1
-      numbers.set(id, left)
-      return { requests: requests - left, remainingMs }
-    })
+    return handOut(principalIds, new Map(rows.map(row => [row.id, row]))) as RequestCount[]
   })
 
   return {
