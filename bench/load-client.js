@@ -34,13 +34,6 @@ export async function createClient (origin, connections) {
   }
 }
 
-/** A request as text. */
-export function requestText (method, path, headers, body) {
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
-  const length = body === undefined ? '' : `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
-  return `${method} ${path} HTTP/1.1\r\nhost: localhost\r\n${lines}${length}\r\n${body ?? ''}`
-}
-
 function repeat (socket, make, until, times) {
   return new Promise((resolve, reject) => {
     let began = 0

@@ -1,4 +1,4 @@
-// What is stored for the benchmarks of the load: keys, and sessions of which id and owner follow from a number.
+// What is stored for the benchmarks of the load: keys, and sessions whose id and owner follow from a number.
 import { createHash } from 'node:crypto'
 import pg from 'pg'
 import { generateApiKey, hashApiKey } from '../dist/api-key.js'
@@ -11,12 +11,16 @@ export const keyCount = 100
 const began = 1_789_551_600_000
 
 /**
- * The id of the n-th session of a group, and the number of the key whose it is. Ids are as the service makes them, six bytes
- * of time and 26 of a hash for 26 random ones.
+ * The ids of a group's sessions by their number, the n-th of which is the session of the n-th key, counted round. They are as
+ * the service makes them, six bytes of time and 26 of a hash for 26 random ones.
  */
-export function sessionOf (group, n) {
-  const time = (began + n).toString(16).padStart(12, '0')
-  return { id: `sess_${time}${createHash('sha256').update(`${group}${n}`).digest('hex').slice(0, 52)}`, key: n % keyCount }
+export function idsOf (group, count) {
+  const ids = Buffer.alloc(32 * count)
+  for (let n = 0; n < count; n++) {
+    ids.writeUIntBE(began + n, 32 * n, 6)
+    createHash('sha256').update(`${group}${n}`).digest().copy(ids, 32 * n + 6, 0, 26)
+  }
+  return n => `sess_${ids.hexSlice(32 * n, 32 * n + 32)}`
 }
 
 /** Makes the tables, the keys, and as many sessions of each group as asked for; returns the keys. */

@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../dist/embedded-postgres.js'
-import { createClient, requestText } from './load-client.js'
-import { keyCount, sessionOf } from './load-data.js'
+import { createClient } from './load-client.js'
+import { idsOf, keyCount } from './load-data.js'
 
 /** Runs what is given on a new PostgreSQL, and removes it. */
 export async function withPostgres (run) {
@@ -42,19 +42,33 @@ export async function startServer (kind, databaseUrl) {
   return { kind, origin, databaseUrl, usage, stop: () => child.disconnect() }
 }
 
-/** What makes requests: keys and sessions are picked at random of what is stored. */
+/**
+ * What makes requests: keys and sessions are picked at random of what is stored. Ids and heads are made before anything is
+ * measured, for the load shares its processor with PostgreSQL.
+ */
 export function createRequests (keys, stored, deletable = 0) {
+  const [s, d] = [idsOf('s', stored), idsOf('d', deletable)]
+  const keyHeaders = keys.map(key => ` HTTP/1.1\r\nhost: localhost\r\nx-api-key: ${key}\r\n`)
+  const withBody = body => {
+    const text = JSON.stringify(body)
+    return `content-type: application/json\r\ncontent-length: ${text.length}\r\n\r\n${text}`
+  }
+  const onSession = (method, ids, n, end) => `${method} /v1/sessions/${ids(n)}${keyHeaders[n % keyCount]}${end}`
+  const [use, create, patch] = [{ amount: 5 }, { defaults: { chain: 'near', privacyLevel: 'shielded' } }, { defaults: { chain: 'sui' } }].map(withBody)
   let deleted = 0
-  const text = (method, path, { id, key }, body, named = false) =>
-    requestText(method, path, { 'x-api-key': keys[key], ...(named && { 'x-session-id': id }) }, body && JSON.stringify(body))
-  const onSession = (method, session, body) => text(method, `/v1/sessions/${session.id}`, session, body)
   return {
-    use: () => text('POST', '/transfer', sessionOf('s', random(stored)), { amount: 5 }, true),
-    create: () => text('POST', '/v1/sessions', { key: random(keyCount) }, { defaults: { chain: 'near', privacyLevel: 'shielded' } }),
-    get: () => onSession('GET', sessionOf('s', random(stored))),
-    patch: () => onSession('PATCH', sessionOf('s', random(stored)), { defaults: { chain: 'sui' } }),
+    use: () => {
+      const n = random(stored)
+      return `POST /transfer${keyHeaders[n % keyCount]}x-session-id: ${s(n)}\r\n${use}`
+    },
+    create: () => `POST /v1/sessions${keyHeaders[random(keyCount)]}${create}`,
+    get: () => onSession('GET', s, random(stored), '\r\n'),
+    patch: () => onSession('PATCH', s, random(stored), patch),
     // A session can be deleted once; who has none to delete gets any.
-    delete: kind => onSession('DELETE', sessionOf('d', kind === 'bare' ? random(deletable) : deleted++))
+    delete: kind => {
+      if (kind !== 'bare' && deleted === deletable) throw new Error(`All of ${deletable} sessions are deleted; seed more`)
+      return onSession('DELETE', d, kind === 'bare' ? random(deletable) : deleted++, '\r\n')
+    }
   }
 }
 
