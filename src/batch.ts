@@ -7,8 +7,20 @@ export interface BatchOptions {
    */
   maxSize?: number
   /**
-   * Batches under way at the same time. While all are, what comes waits for the next batch, which is then the larger:
-   * the more load, the fewer statements per request. One that is slow leaves the others their way.
+   * As many items are sent at once, without waiting for the turn of the event loop to end: the database begins while the
+   * others are still being read.
+   * @default 32
+   */
+  eagerSize?: number
+  /**
+   * How long what comes waits for the batch before it, in milliseconds. The next batch is then the larger: the more load,
+   * the fewer statements per request, and two of one kind would mostly wait for each other's rows. One that takes longer
+   * leaves the others their way.
+   * @default 5
+   */
+  patienceMs?: number
+  /**
+   * Batches under way at the same time, of which all but the last have taken longer than `patienceMs`.
    * @default 3
    */
   maxInFlight?: number
@@ -37,7 +49,7 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Collects what is asked for in one turn of the event loop, and while earlier batches are under way, and does it at
+ * Collects what is asked for in one turn of the event loop, and while the batch before it is under way, and does it at
  * once. Nothing is kept: each call gets an answer that was read after the call was made.
  *
  * @param run does a batch, and resolves with one result for each item, in their order; `since` is when the first of them
@@ -45,28 +57,48 @@ interface Waiting<Item, Result> {
  * @returns a function that does one item
  */
 export function createBatch<Item, Result> (run: (items: Item[], since: number) => Promise<readonly Result[]>, options: BatchOptions = {}): (item: Item) => Promise<Result> {
-  const { maxSize = 500, maxInFlight = 3, maxWaiting = 5000, maxWaitMs = 400, isOneItemsFault } = options
+  const { maxSize = 500, eagerSize = 32, patienceMs = 5, maxInFlight = 3, maxWaiting = 5000, maxWaitMs = 400, isOneItemsFault } = options
   const waiting: Waiting<Item, Result>[] = []
   let inFlight = 0
+  /** Runs while the latest batch may still be waited for. */
+  let patience: NodeJS.Timeout | undefined
   let scheduled = false
 
   // Not a microtask: it would end the batch with the current callback, in which there is one request. setImmediate
   // comes after all sockets that were readable have been read.
   function schedule (): void {
-    if (scheduled || waiting.length === 0 || inFlight === maxInFlight) return
-    scheduled = true
-    setImmediate(dispatch)
+    if (waiting.length >= eagerSize) {
+      dispatch()
+    } else if (!scheduled && waiting.length > 0 && mayDispatch()) {
+      scheduled = true
+      setImmediate(() => {
+        scheduled = false
+        dispatch()
+      })
+    }
+  }
+
+  function mayDispatch (): boolean {
+    return patience === undefined && inFlight < maxInFlight
   }
 
   function dispatch (): void {
-    scheduled = false
+    if (!mayDispatch()) return
     refuseLate()
     if (waiting.length === 0) return
+    const timer = setTimeout(endPatience, patienceMs)
+    patience = timer
     inFlight++
-    void send(waiting.splice(0, maxSize)).finally(() => {
+    void send(waiting.splice(0, maxSize), () => {
       inFlight--
-      schedule()
+      if (patience === timer) endPatience()
+      else schedule()
     })
+  }
+
+  function endPatience (): void {
+    clearTimeout(patience)
+    patience = undefined
     schedule()
   }
 
@@ -76,19 +108,24 @@ export function createBatch<Item, Result> (run: (items: Item[], since: number) =
     while (waiting.length > 0 && waiting[0]!.since < oldest) waiting.shift()!.reject(overloaded())
   }
 
-  async function send (batch: Waiting<Item, Result>[]): Promise<void> {
+  /** @param onEnd called before the results are handed out, which takes a while in which the next batch can be under way */
+  async function send (batch: Waiting<Item, Result>[], onEnd: () => void): Promise<void> {
+    let results: readonly Result[]
     try {
-      const results = await run(batch.map(({ item }) => item), batch[0]!.since)
-      for (const [i, { resolve }] of batch.entries()) resolve(results[i]!)
+      results = await run(batch.map(({ item }) => item), batch[0]!.since)
     } catch (error) {
       if (batch.length > 1 && isOneItemsFault?.(error)) {
         const half = batch.length >> 1
-        await send(batch.slice(0, half))
-        await send(batch.slice(half))
+        await send(batch.slice(0, half), () => {})
+        await send(batch.slice(half), onEnd)
       } else {
+        onEnd()
         for (const { reject } of batch) reject(error)
       }
+      return
     }
+    onEnd()
+    for (let i = 0; i < batch.length; i++) batch[i]!.resolve(results[i]!)
   }
 
   return item => new Promise((resolve, reject) => {

@@ -32,34 +32,54 @@ t.test('nothing is kept: what is asked for again is done again', async t => {
   t.strictSame([await load('a'), await load('a'), ...await Promise.all([load('a'), load('a')])], [1, 2, 3, 4])
 })
 
+t.test('so many items that it is worth it are sent without waiting for the turn to end', async t => {
+  const { runs, load } = startGated({ eagerSize: 3 })
+  const results = ['a', 'b', 'c', 'd'].map(load)
+  t.strictSame(runs.map(({ items }) => items), [['a', 'b', 'c']])
+  results.push(load('e'), load('f'), load('g'))
+  await turn()
+  t.equal(runs.length, 1, 'but not beside a batch that has just begun')
+  runs[0]!.finish()
+  t.equal(await results[0], 'A')
+  t.strictSame(runs.slice(1).map(({ items }) => items), [['d', 'e', 'f', 'g']], 'the next has begun before the results are given out')
+  runs[1]!.finish()
+  t.strictSame(await Promise.all(results), ['A', 'B', 'C', 'D', 'E', 'F', 'G'])
+})
+
 t.test('a batch has a maximum size', async t => {
-  const { runs, load } = startGated({ maxSize: 2, maxInFlight: 9 })
+  const { runs, run, load } = startGated({ maxSize: 2 })
   const results = ['a', 'b', 'c', 'd', 'e'].map(load)
-  for (let i = 0; i < 4; i++) await turn()
+  for (let i = 1; i <= 3; i++) (await run(i)).finish()
   t.strictSame(runs.map(({ items }) => items), [['a', 'b'], ['c', 'd'], ['e']])
-  runs.forEach(({ finish }) => finish())
   t.strictSame(await Promise.all(results), ['A', 'B', 'C', 'D', 'E'])
 })
 
-t.test('while as many batches as allowed are under way, what comes is collected; a slow one does not stop the others', async t => {
-  const { runs, run, load } = startGated({ maxInFlight: 2 })
+t.test('what comes waits for the batch before it, if that is not slow; slow ones do not stop the others', async t => {
+  const patienceMs = 30
+  const { runs, run, load } = startGated({ maxInFlight: 2, patienceMs })
+  const began = performance.now()
   const slow = load('slow')
-  await turn()
-  const second = load('second')
-  await turn()
-  const third = [load('x'), load('y')]
-  await turn()
-  third.push(load('z'))
-  await turn()
-  t.strictSame(runs.map(({ items }) => items), [['slow'], ['second']])
+  await run(1)
+  const second = [load('x'), load('y')]
+  const { items } = await run(2)
+  t.ok(performance.now() - began >= patienceMs - 2, 'as long as it may')
+  t.strictSame(items, ['x', 'y'])
+  const third = load('z')
   runs[1]!.finish()
-  t.equal(await second, 'SECOND')
-  const { items, finish } = await run(3)
-  t.strictSame(items, ['x', 'y', 'z'])
-  finish()
-  t.strictSame(await Promise.all(third), ['X', 'Y', 'Z'], 'and it is still under way')
+  t.strictSame(await Promise.all(second), ['X', 'Y'], 'while the first is still under way')
+
+  t.strictSame((await run(3)).items, ['z'], 'behind a slow one nobody waits again')
+  const fourth = [load('p')]
+  const since = performance.now()
+  while (performance.now() - since < 2 * patienceMs) await turn()
+  fourth.push(load('q'))
+  await turn()
+  t.equal(runs.length, 3, 'when as many as allowed are under way, patience or not, what comes is collected')
   runs[0]!.finish()
   t.equal(await slow, 'SLOW')
+  t.strictSame((await run(4)).items, ['p', 'q'])
+  for (const { finish } of runs.slice(2)) finish()
+  t.strictSame(await Promise.all([third, ...fourth]), ['Z', 'P', 'Q'])
 })
 
 t.test('beyond the queue\'s maximum length a request is refused at once', async t => {
