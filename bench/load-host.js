@@ -15,7 +15,7 @@ const { default: Fastify } = await import('fastify')
 const { default: pg } = await import('pg')
 const { createService } = await import('../dist/service.js')
 const { hashApiKey } = await import('../dist/api-key.js')
-const { loggerOptions, RequestLog } = await import('../dist/logging.js')
+const { loggerOptions, RequestLog, standardOutput } = await import('../dist/logging.js')
 const { encryptionKey } = await import('./load-data.js')
 
 const connectionString = process.env.DATABASE_URL
@@ -46,7 +46,7 @@ async function servers () {
 }
 
 function fastify () {
-  return Fastify({ logger: loggerOptions, logController: new RequestLog() })
+  return Fastify({ logger: { ...loggerOptions, stream: standardOutput() }, logController: new RequestLog() })
 }
 
 function bare () {

@@ -1,4 +1,5 @@
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
+import { destination, type DestinationStream } from 'pino'
 
 /**
  * Text with what may be secret cut short: API keys, session ids, and the hex of keys. Enough is left to compare two
@@ -60,4 +61,33 @@ export class RequestLog extends LogController {
     if (error) reply.log.error({ ...fields, err: error }, 'request')
     else reply.log.info(fields, 'request')
   }
+}
+
+let output: DestinationStream | undefined
+
+/**
+ * Where the log goes by default: standard output, whose lines of one turn of the event loop are one write. Each write is
+ * done by a thread, and to wake it costs as much processor time as much of a request. What is left when the process exits is
+ * written then.
+ */
+export function standardOutput (): DestinationStream {
+  if (output) return output
+  const stdout = destination({ fd: 1, sync: false })
+  let lines = ''
+  const flush = () => {
+    const text = lines
+    lines = ''
+    if (text !== '') stdout.write(text)
+  }
+  process.on('exit', () => {
+    flush()
+    stdout.flushSync()
+  })
+  output = {
+    write (line) {
+      if (lines === '') setImmediate(flush)
+      lines += line
+    }
+  }
+  return output
 }

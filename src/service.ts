@@ -8,7 +8,7 @@ import { type AppOptions } from './app.js'
 import sipherSessions from './index.js'
 import { ApiError, validationError } from './errors.js'
 import { gateway, type UpstreamOptions } from './gateway/index.js'
-import { loggerOptions, RequestLog } from './logging.js'
+import { loggerOptions, RequestLog, standardOutput } from './logging.js'
 import { sendError, sendNotFound } from './plugins/error-handler.js'
 import { presetDefaults } from './schemas/session.js'
 import { securityHeaders } from './security-headers.js'
@@ -16,7 +16,10 @@ import { securityHeaders } from './security-headers.js'
 export interface ServiceOptions extends AppOptions {
   /** @default 'info' */
   logLevel?: string
-  /** Where log lines go, instead of standard output. */
+  /**
+   * Where log lines go.
+   * @default standard output
+   */
   logStream?: { write (line: string): void }
   /** Addresses and CIDR ranges of proxies whose X-Forwarded-For is believed. */
   trustProxy?: string[] | undefined
@@ -45,12 +48,12 @@ const startTimeout = 600_000
  * only the owner of a server may choose.
  */
 export function createService ({
-  logLevel = 'info', logStream, trustProxy, corsOrigins, upstream, headersTimeoutMs = 10_000,
+  logLevel = 'info', logStream = standardOutput(), trustProxy, corsOrigins, upstream, headersTimeoutMs = 10_000,
   requestTimeoutMs = upstream ? 300_000 : 60_000, ...options
 }: ServiceOptions): FastifyInstance {
   const requestLog = new RequestLog()
   const settings: FastifyHttpOptions<Server> = {
-    logger: { ...loggerOptions, level: logLevel, ...(logStream && { stream: logStream }) },
+    logger: { ...loggerOptions, level: logLevel, stream: logStream },
     logController: requestLog,
     genReqId: createRequestIds(),
     trustProxy: trustProxy ?? false,
@@ -139,8 +142,9 @@ function drainConnections (service: FastifyInstance): void {
     socket.once('close', () => connections.delete(socket))
   })
   service.addHook('preClose', async () => { draining = true })
-  service.addHook('onSend', async (_request, reply) => {
+  service.addHook('onSend', (_request, reply, _payload, done) => {
     if (draining) reply.header('connection', 'close')
+    done()
   })
   service.decorate('drain', async () => {
     const { server } = service

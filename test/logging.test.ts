@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { Type } from '@sinclair/typebox'
 import t from 'tap'
 import { scrub } from '../src/logging.js'
@@ -61,4 +62,29 @@ t.test('a request whose connection breaks is logged with the error, and without 
 
 t.test('scrub leaves enough to compare by', async t => {
   t.equal(scrub(`sk_ent_${'a'.repeat(49)} sess_${'0'.repeat(64)} 0x${'f'.repeat(20)} plain`), 'sk_ent_aaaa… sess_000000000000… 0xffff… plain')
+})
+
+t.test('lines of one turn of the event loop are one write, and none is lost when the process exits', async t => {
+  const script = `
+    import fs from 'node:fs'
+    const { write } = fs
+    let writes = 0
+    fs.write = (...args) => { writes++; return write(...args) }
+    const { standardOutput } = await import(${JSON.stringify(new URL('../src/logging.js', import.meta.url).href)})
+    const output = standardOutput()
+    for (let i = 0; i < 20; i++) output.write('line\\n')
+    setTimeout(() => {
+      output.write(writes + ' writes\\n')
+      setImmediate(() => {
+        output.write('under way\\n')
+        setImmediate(() => {
+          standardOutput().write('last\\n')
+          process.exit()
+        })
+      })
+    }, 100)`
+  const { stdout, stderr } = spawnSync(process.execPath, [...process.execArgv, '--input-type=module', '--eval', script], { encoding: 'utf8' })
+  t.equal(stderr, '')
+  // What is under way when the process exits may come after what is written then.
+  t.strictSame(stdout.split('\n').sort(), ['', '1 writes', 'last', ...Array<string>(20).fill('line'), 'under way'])
 })
