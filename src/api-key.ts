@@ -25,11 +25,11 @@ export function isWellFormedApiKey (key: string): boolean {
 }
 
 /**
- * What is stored of a key. A fast hash is right here: the key has 256 random bits, so there is nothing to guess and
- * nothing for a slow hash to slow down.
+ * What is stored of a key, as PostgreSQL writes bytes: `\x` and 64 hex digits. A fast hash is right here: the key has 256
+ * random bits, so there is nothing to guess and nothing for a slow hash to slow down.
  */
-export function hashApiKey (key: string): Buffer {
-  return hash('sha256', key, 'buffer')
+export function hashApiKey (key: string): string {
+  return `\\x${hash('sha256', key, 'hex')}`
 }
 
 /** The beginning of a key, for people to recognise it by: the tier and four of its random characters. */

@@ -7,7 +7,7 @@ import { createNoting } from '../noting.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 import { auditKeys } from './audit-repository.js'
 import { waitingSince, type Queryable } from './database.js'
-import { milliseconds, rejectUnstorable } from './repositories.js'
+import { byteaArray, milliseconds, rejectUnstorable } from './repositories.js'
 import { countRequests, handOut, requestWindowMs, tally, type RequestCount } from './request-count-repository.js'
 
 export interface ApiKeyRecord {
@@ -107,21 +107,19 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
   // Lookups of the same time share one statement; nothing is kept for the next, so that a revoked key stops working
   // everywhere at once. One condition over both columns, which walks through both indexes; as a
   // union of two halves PostgreSQL starts parallel workers for a large batch, which takes it ten times as long.
-  const bySecret = createBatch<Buffer, FoundRow | undefined>(async (hashes, since) => {
-    const names = hashes.map(nameOf)
-    const asked = [...new Set(names)]
-    const { rows } = await waitingSince(database, since).query<FoundRow>(authenticateText, [asked.map(hashOf)], 'authenticate')
-    const found = byName(asked, rows)
-    return names.map(name => found.get(name))
+  const bySecret = createBatch<string, FoundRow | undefined>(async (hashes, since) => {
+    const asked = [...new Set(hashes)]
+    const { rows } = await waitingSince(database, since).query<FoundRow>(authenticateText, [byteaArray(asked)], 'authenticate')
+    const found = byHash(asked, rows)
+    return hashes.map(hash => found.get(hash))
   })
 
-  const bySecretCounted = createBatch<Buffer, FoundRow & RequestCount | undefined>(async (hashes, since) => {
-    const names = hashes.map(nameOf)
-    const numbers = tally(names)
+  const bySecretCounted = createBatch<string, FoundRow & RequestCount | undefined>(async (hashes, since) => {
+    const numbers = tally(hashes)
     const asked = [...numbers.keys()]
     const { rows } = await waitingSince(database, since).query<CountedRow>(authenticateAndCountText,
-      [asked.map(hashOf), [...numbers.values()], requestWindowMs], 'authenticate-and-count')
-    return handOut(names, byName(asked, rows))
+      [byteaArray(asked), [...numbers.values()], requestWindowMs], 'authenticate-and-count')
+    return handOut(hashes, byHash(asked, rows))
   })
 
   // Rows that another statement holds are skipped: it changes the key, or notes the same use. So no two of these can wait
@@ -160,13 +158,13 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
      * The id and tier of the key whose secret has this hash, or had it and is within the grace period, unless the key is
      * revoked or has expired. The use is noted at most once a minute for each key, and not waited for.
      */
-    async authenticate (hash: Buffer): Promise<Authenticated | null> {
+    async authenticate (hash: string): Promise<{ principal: Authenticated } | null> {
       const key = await bySecret(hash)
-      return key ? inUse(key) : null
+      return key ? { principal: inUse(key) } : null
     },
 
     /** The same, and counts the request in the same statement. What is no key is not counted. */
-    async authenticateAndCount (hash: Buffer): Promise<{ principal: Authenticated, count: RequestCount } | null> {
+    async authenticateAndCount (hash: string): Promise<{ principal: Authenticated, count: RequestCount } | null> {
       const key = await bySecretCounted(hash)
       return key ? { principal: inUse(key), count: key } : null
     },
@@ -282,17 +280,8 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
   }
 }
 
-/** A hash as text, by which equal ones can be found. */
-function nameOf (hash: Buffer): string {
-  return hash.toString('latin1')
-}
-
-function hashOf (name: string): Buffer {
-  return Buffer.from(name, 'latin1')
-}
-
 /** Which row has which of the secrets that were asked for. */
-function byName<Row extends FoundRow> (asked: readonly string[], rows: readonly Row[]): Map<string, Row> {
+function byHash<Row extends FoundRow> (asked: readonly string[], rows: readonly Row[]): Map<string, Row> {
   const found = new Map<string, Row>()
   for (const row of rows) {
     if (row.position !== null) found.set(asked[row.position - 1]!, row)

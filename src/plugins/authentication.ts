@@ -72,43 +72,37 @@ declare module 'fastify' {
 export default fp<AuthenticationOptions>(async (fastify, options) => {
   const { identify, adminKey } = options
   // What is empty or blank is not set: it must not be what a request without a key is compared with.
-  const adminDigest = adminKey?.trim() ? hashApiKey(adminKey) : null
-  /** Hashes of keys that were valid when they were last looked up: what spares them a refusal, never a look-up. */
+  const adminDigest = adminKey?.trim() ? Buffer.from(hashApiKey(adminKey)) : null
+  /** Hashes of keys that were valid when they were last looked up: what spares them checks and a refusal, never a look-up. */
   const seenValid = new Set<string>()
 
-  async function identifyCaller (request: FastifyRequest, meanwhile: () => void): Promise<Caller | null> {
-    if (!identify) return identifyByApiKey(request, meanwhile)
-    const principal = requireValid(await identify(request))
-    if (principal) meanwhile()
-    return principal && { principal }
-  }
-
-  async function identifyByApiKey (request: FastifyRequest, meanwhile: () => void): Promise<Caller | null> {
-    const key = credential(request)
-    if (key === null) return null
-    const caller = isWellFormedApiKey(key) ? await lookUp(request, hashApiKey(key), meanwhile) : null
-    if (!caller) throw new ApiError('INVALID_API_KEY', { headers: challenge })
-    return caller
+  async function identifyByHost (request: FastifyRequest, meanwhile: () => void): Promise<Caller> {
+    const principal = requireValid(await identify!(request))
+    if (!principal) throw unauthorized()
+    meanwhile()
+    return { principal }
   }
 
   /**
    * Asks the database whose key it is. Not for an address whose keys have failed too often, unless the key was valid
    * here before: somebody who guesses keys costs nothing, and those who share an address with them are served.
    */
-  async function lookUp (request: FastifyRequest, hash: Buffer, meanwhile: () => void): Promise<Caller | null> {
-    const name = hash.toString('latin1')
-    if (!seenValid.has(name)) await fastify.requestLimits.knownToFail(request)
+  async function identifyByApiKey (request: FastifyRequest, meanwhile: () => void): Promise<Caller> {
+    const key = credential(request)
+    if (key === null) throw unauthorized()
+    const hash = hashApiKey(key)
+    if (!seenValid.has(hash)) {
+      if (!isWellFormedApiKey(key)) throw invalidApiKey()
+      await fastify.requestLimits.knownToFail(request)
+    }
     meanwhile()
-    const caller = await callerOf(hash)
-    if (caller) remember(seenValid, name)
-    else seenValid.delete(name)
+    const caller = await (fastify.requestLimits.strict ? fastify.apiKeyRepository.authenticateAndCount(hash) : fastify.apiKeyRepository.authenticate(hash))
+    if (!caller) {
+      seenValid.delete(hash)
+      throw invalidApiKey()
+    }
+    remember(seenValid, hash)
     return caller
-  }
-
-  async function callerOf (hash: Buffer): Promise<Caller | null> {
-    if (fastify.requestLimits.strict) return fastify.apiKeyRepository.authenticateAndCount(hash)
-    const principal = await fastify.apiKeyRepository.authenticate(hash)
-    return principal && { principal }
   }
 
   async function authenticate (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void): Promise<void> {
@@ -116,14 +110,16 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
       meanwhile()
       return
     }
-    let count: RequestCount | undefined
-    await countingFailures(request, async () => {
-      const caller = await identifyCaller(request, meanwhile)
-      if (!caller) throw new ApiError('UNAUTHORIZED', { headers: challenge })
-      request.principal = caller.principal
-      count = caller.count
-    })
-    await fastify.requestLimits.principal(request, reply, count)
+    let caller: Caller
+    try {
+      caller = await (identify ? identifyByHost(request, meanwhile) : identifyByApiKey(request, meanwhile))
+    } catch (error) {
+      await countFailure(request, error)
+      throw error
+    }
+    request.principal = caller.principal
+    const count = caller.count ?? await fastify.requestLimits.count(request)
+    if (count) fastify.requestLimits.apply(request, reply, count)
   }
 
   async function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -143,23 +139,19 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     if (!adminDigest) throw new ApiError('ADMIN_DISABLED', { headers: { 'retry-after': '3600' } })
     // Here the right key is refused as well: otherwise guesses would go on at full speed, and only be answered otherwise.
     await fastify.requestLimits.knownToFail(request)
-    await countingFailures(request, async () => {
-      const key = credential(request)
-      if (key === null) throw new ApiError('UNAUTHORIZED', { headers: challenge })
-      // Digests are of one length whatever was sent, which is what a constant-time comparison needs.
-      if (!timingSafeEqual(hashApiKey(key), adminDigest)) {
-        throw new ApiError('INVALID_API_KEY', { headers: challenge, message: 'This operation takes the admin key alone, and this is not it.' })
-      }
-    })
-  }
-
-  async function countingFailures (request: FastifyRequest, authenticate: () => Promise<void>): Promise<void> {
     try {
-      await authenticate()
+      const key = credential(request)
+      if (key === null) throw unauthorized()
+      // Digests are of one length whatever was sent, which is what a constant-time comparison needs.
+      if (!timingSafeEqual(Buffer.from(hashApiKey(key)), adminDigest)) throw invalidApiKey('This operation takes the admin key alone, and this is not it.')
     } catch (error) {
-      if (error instanceof ApiError && error.statusCode === 401) await fastify.requestLimits.failedAuthentication(request)
+      await countFailure(request, error)
       throw error
     }
+  }
+
+  async function countFailure (request: FastifyRequest, error: unknown): Promise<void> {
+    if (error instanceof ApiError && error.statusCode === 401) await fastify.requestLimits.failedAuthentication(request)
   }
 
   fastify.decorateRequest('principal', null)
@@ -176,6 +168,14 @@ function requireValid (principal: Principal | null): Principal | null {
   if (typeof id !== 'string' || id === '' || id.includes('\0')) throw new TypeError('identify answered a principal whose id is not a string of at least one character, without NUL')
   if (!tierNames.includes(tier)) throw new TypeError(`identify answered a principal whose tier is ${String(tier)}; the tiers are ${tierNames.join(', ')}`)
   return principal
+}
+
+function unauthorized (): ApiError {
+  return new ApiError('UNAUTHORIZED', { headers: challenge })
+}
+
+function invalidApiKey (message?: string): ApiError {
+  return new ApiError('INVALID_API_KEY', { headers: challenge, ...(message !== undefined && { message }) })
 }
 
 /** The key that a request carries, or null. `X-API-Key` goes before `Authorization`, which may be meant for others. */

@@ -41,35 +41,36 @@ function createRequestLimits (fastify: FastifyInstance, { rateLimit = true, rate
     return { max, remaining: Math.max(0, max - requests), ttlInSeconds: Math.ceil(remainingMs / 1000), isExceeded: requests > max }
   }
 
-  async function count ({ principal }: FastifyRequest): Promise<RequestCount | null> {
-    if (!rateLimit) return null
-    try {
-      return await requestCountRepository.increment(principal!.id)
-    } catch (error) {
-      if (!rateLimitFailOpen) throw error
-      if (performance.now() - warned >= warningInterval) {
-        warned = performance.now()
-        fastify.log.warn({ err: error }, 'requests cannot be counted, and are let through uncounted (RATE_LIMIT_FAIL_OPEN)')
-      }
-      return null
-    }
-  }
-
   return {
     /** Whether a request that cannot be counted is refused: then it can be counted by the statement that authenticates it. */
     strict: rateLimit && !rateLimitFailOpen,
 
     /**
-     * Counts the request against its principal and says in the headers what is left. Throws `RATE_LIMIT_EXCEEDED`, or
-     * `SERVICE_UNAVAILABLE` where it cannot be counted.
-     *
-     * @param counted which one of its principal's it is, where that is known
+     * Counts the request against its principal, and answers which one it is; null where requests are not counted, or where
+     * this one cannot be and is let through. Throws `SERVICE_UNAVAILABLE` where it cannot be and is not.
      */
-    async principal (request: FastifyRequest, reply: FastifyReply, counted?: RequestCount): Promise<void> {
-      const number = counted ?? await count(request)
-      if (number === null) return
-      const { max, remaining, ttlInSeconds, isExceeded } = limitOf(request, number)
-      reply.headers({ 'ratelimit-limit': max, 'ratelimit-remaining': remaining, 'ratelimit-reset': ttlInSeconds })
+    async count ({ principal }: FastifyRequest): Promise<RequestCount | null> {
+      if (!rateLimit) return null
+      try {
+        return await requestCountRepository.increment(principal!.id)
+      } catch (error) {
+        if (!rateLimitFailOpen) throw error
+        if (performance.now() - warned >= warningInterval) {
+          warned = performance.now()
+          fastify.log.warn({ err: error }, 'requests cannot be counted, and are let through uncounted (RATE_LIMIT_FAIL_OPEN)')
+        }
+        return null
+      }
+    },
+
+    /**
+     * Says in the headers what is left to the principal of a request that was counted. Throws `RATE_LIMIT_EXCEEDED`.
+     *
+     * @param count which one of its principal's it is
+     */
+    apply (request: FastifyRequest, reply: FastifyReply, count: RequestCount): void {
+      const { max, remaining, ttlInSeconds, isExceeded } = limitOf(request, count)
+      reply.header('ratelimit-limit', max).header('ratelimit-remaining', remaining).header('ratelimit-reset', ttlInSeconds)
       if (isExceeded) throw exceeded(`This key may make ${max} requests an hour, and they are used up.`, ttlInSeconds)
     },
 

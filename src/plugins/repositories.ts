@@ -8,6 +8,14 @@ import { validationError, type ApiError } from '../errors.js'
  */
 export const milliseconds = (time: string) => `floor(round(date_part('epoch', ${time}) * 1000000) / 1000)`
 
+/**
+ * A parameter of type bytea[], of bytes as PostgreSQL writes them: `\x` and hex digits. As text, which costs a request less
+ * than the driver's way from hex digits to a buffer and back.
+ */
+export function byteaArray (bytes: readonly string[]): string {
+  return `{${bytes.map(text => `"\\${text}"`).join()}}`
+}
+
 /** Whether a value itself cannot be stored, such as text with a NUL or half a surrogate pair: SQLSTATE class 22. */
 export function isUnstorable (error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code?.startsWith('22') === true

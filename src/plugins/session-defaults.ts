@@ -1,5 +1,5 @@
 import { type TObject } from '@sinclair/typebox'
-import { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest, type RouteOptions } from 'fastify'
+import { type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
 import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
@@ -102,56 +102,56 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     if (count > 0 && unread.size > 0) warnOfUnread(fastify.log, unread)
   })
 
-  fastify.addHook('onRequest', async (request, reply) => {
+  // Most requests name no session, and a hook that is asynchronous for them too would cost each a promise.
+  fastify.addHook('onRequest', (request, reply, done) => {
     const sessionId = request.headers[header]
-    if (sessionId === undefined) return
+    if (sessionId === undefined) return done()
     // Read once: Fastify makes the object anew each time.
     const { config } = request.routeOptions
-    if (config?.sessionDefaults === false) return
-    try {
-      const isValid = typeof sessionId === 'string' && sessionIdPattern.test(sessionId)
-      let reading: UseReading | undefined
-      await fastify.authenticate(request, reply, () => {
-        if (isValid) reading = fastify.sessionRepository.beginUse(sessionId)
-      })
-      if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
-      if (!reading) {
-        throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
-      }
-      // Requests that are injected do not say, and have come as a whole.
-      request.namedSession = { reading, config, bodyIsOnItsWay: request.raw.complete === false }
-    } catch (error) {
-      return refuseOrIgnore(request, reply, error)
-    }
+    if (config?.sessionDefaults === false) return done()
+    nameSession(request, reply, sessionId, config).then(() => { done() }, (error: unknown) => { refuseOrIgnore(request, reply, error, done) })
   })
 
-  fastify.addHook('preValidation', async (request, reply) => {
-    const { namedSession } = request
-    if (namedSession === null) return
-    try {
-      const { config, bodyIsOnItsWay } = namedSession
-      // A body may take long to come, and the session be deleted meanwhile: then it is read again, now that all is there.
-      const reading = bodyIsOnItsWay ? fastify.sessionRepository.beginUse(namedSession.reading.sessionId) : namedSession.reading
-      const { defaults: values } = await fastify.sessionRepository.use(reading, request.principal!.id)
-      request.sessionDefaults = values as SessionDefaults
-      const apply = config.sessionDefaults
-      const applied = typeof apply === 'function'
-        ? listOf([...await apply(request, values)])
-        : applyDefaults(request, plans.get(config) ?? planOf(request), values)
-      if (applied !== '') reply.header('x-session-applied', applied)
-    } catch (error) {
-      return refuseOrIgnore(request, reply, error)
+  async function nameSession (request: FastifyRequest, reply: FastifyReply, sessionId: string | string[], config: FastifyContextConfig): Promise<void> {
+    const isValid = typeof sessionId === 'string' && sessionIdPattern.test(sessionId)
+    let reading: UseReading | undefined
+    await fastify.authenticate(request, reply, () => {
+      if (isValid) reading = fastify.sessionRepository.beginUse(sessionId)
+    })
+    if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
+    if (!reading) {
+      throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
     }
+    // Requests that are injected do not say, and have come as a whole.
+    request.namedSession = { reading, config, bodyIsOnItsWay: request.raw.complete === false }
+  }
+
+  fastify.addHook('preValidation', (request, reply, done) => {
+    const { namedSession } = request
+    if (namedSession === null) return done()
+    fillIn(request, reply, namedSession).then(() => { done() }, (error: unknown) => { refuseOrIgnore(request, reply, error, done) })
   })
+
+  async function fillIn (request: FastifyRequest, reply: FastifyReply, { reading, config, bodyIsOnItsWay }: NonNullable<FastifyRequest['namedSession']>): Promise<void> {
+    // A body may take long to come, and the session be deleted meanwhile: then it is read again, now that all is there.
+    const current = bodyIsOnItsWay ? fastify.sessionRepository.beginUse(reading.sessionId) : reading
+    const { defaults: values } = await fastify.sessionRepository.use(current, request.principal!.id)
+    request.sessionDefaults = values as SessionDefaults
+    const apply = config.sessionDefaults
+    const applied = typeof apply === 'function'
+      ? listOf([...await apply(request, values)])
+      : applyDefaults(request, plans.get(config) ?? planOf(request), values)
+    if (applied !== '') reply.header('x-session-applied', applied)
+  }
 
   /**
    * The answer is sent here rather than thrown: it is this plugin's, in its envelope, on whichever host's route; the
    * host's error handler is for the host's errors.
    */
-  function refuseOrIgnore (request: FastifyRequest, reply: FastifyReply, error: unknown): FastifyReply | undefined {
-    if (!(error instanceof ApiError)) throw error
-    if (onInvalid === 'ignore' && ignorable.includes(error.code)) return
-    return sendError(request, reply, error)
+  function refuseOrIgnore (request: FastifyRequest, reply: FastifyReply, error: unknown, done: HookHandlerDoneFunction): void {
+    if (!(error instanceof ApiError)) done(error as Error)
+    else if (onInvalid === 'ignore' && ignorable.includes(error.code)) done()
+    else void sendError(request, reply, error)
   }
 
   /** The names of what was filled in, in the order of the defaults, each once. */

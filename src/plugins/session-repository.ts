@@ -8,8 +8,8 @@ import { createNoting } from '../noting.js'
 import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { waitingSince, type Queryable } from './database.js'
-import { isUnstorable, rejectUnstorable } from './repositories.js'
-import { createSessionSecrets, type SealedSecrets, type SealedValues, type SessionSecrets } from './session-secrets.js'
+import { byteaArray, isUnstorable, rejectUnstorable } from './repositories.js'
+import { createSessionSecrets, type SealedSecrets, type SealedValues, type SecretsOwner, type SessionSecrets } from './session-secrets.js'
 import { byIdText, countLiveText, deleteExpiredText, forUseText, insertText, noteAccessText, patchText, removeText } from './session-statements.js'
 
 export interface SessionRepositoryOptions {
@@ -93,13 +93,14 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
 
   const noteAccess = createBatch<string, Pick<Session, 'lastAccessedAt'> | undefined>((sessionIds, since) => read(noteAccessText, 'note-access', sessionIds, since))
 
-  const noting = createNoting(sessionIds => database.query(noteAccessText, [sessionIds.map(toBytes)], 'note-access'), onNotingFailed)
+  const noting = createNoting(sessionIds => database.query(noteAccessText, [idArray(sessionIds)], 'note-access'), onNotingFailed)
 
   /** The rows that a statement answers for ids, in their order. */
   async function read<Row extends object> (text: string, name: string, sessionIds: readonly string[], since: number): Promise<(Row | undefined)[]> {
     const asked = [...new Set(sessionIds)]
-    const { rows } = await waitingSince(database, since).query<Row & Positioned>(text, [asked.map(toBytes)], name)
-    const found = new Map(rows.map(row => [asked[row.position - 1], row]))
+    const { rows } = await waitingSince(database, since).query<Row & Positioned>(text, [idArray(asked)], name)
+    const found = new Map<string, Row>()
+    for (const row of rows) found.set(asked[row.position - 1]!, row)
     return sessionIds.map(sessionId => found.get(sessionId))
   }
 
@@ -125,7 +126,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     }
     const all = [...merged.values()]
     const { rows } = await waitingSince(database, since).query<SessionRow & Times & Positioned>(patchText, [
-      all.map(({ sessionId }) => toBytes(sessionId)),
+      idArray(all.map(({ sessionId }) => sessionId)),
       all.map(({ ownerId }) => ownerId),
       all.map(({ values }) => JSON.stringify(values.plain)),
       all.map(({ values }) => JSON.stringify(values.secrets)),
@@ -137,7 +138,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
 
   const remove = createBatch<Pick<Patch, 'sessionId' | 'ownerId'>, boolean>(async (sessions, since) => {
     const { rows } = await waitingSince(database, since).query<{ ownerId: string } & Positioned>(removeText,
-      [sessions.map(({ sessionId }) => toBytes(sessionId)), sessions.map(({ ownerId }) => ownerId)], 'delete-sessions')
+      [idArray(sessions.map(({ sessionId }) => sessionId)), sessions.map(({ ownerId }) => ownerId)], 'delete-sessions')
     const deleted = new Set(rows.map(row => patchKey({ sessionId: sessions[row.position - 1]!.sessionId, ownerId: row.ownerId })))
     // Of two that delete the same session one has done it.
     return sessions.map(session => deleted.delete(patchKey(session)))
@@ -210,7 +211,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      * @throws SERVICE_UNAVAILABLE, and changes nothing, when a secret value that stays cannot be decrypted
      */
     async update (sessionId: string, ownerId: string, defaults: SessionDefaultValues): Promise<Session> {
-      const values = secrets.seal({ id: toBytes(sessionId), ownerId }, defaults)
+      const values = secrets.seal(secretsOwner(sessionId, ownerId), defaults)
       let row = await rejectUnstorable('defaults', patch({ sessionId, ownerId, values, checked: false }))
       if (!row) {
         const unchanged = await byId(sessionId)
@@ -267,7 +268,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       delete plain[name]
       delete sealed[name]
     }
-    return secrets.open({ id: toBytes(sessionId), ownerId: row.ownerId }, plain, sealed)
+    return secrets.open(secretsOwner(sessionId, row.ownerId), plain, sealed)
   }
 }
 
@@ -282,8 +283,17 @@ function mergeSealed (earlier: SealedValues, later: SealedValues): SealedValues 
   return { plain: { ...earlier.plain, ...later.plain }, secrets: { ...earlier.secrets, ...later.secrets } }
 }
 
-function toBytes (sessionId: string): Buffer {
-  return Buffer.from(sessionId.slice('sess_'.length), 'hex')
+/** The parameter that has the ids of sessions. */
+function idArray (sessionIds: readonly string[]): string {
+  return byteaArray(sessionIds.map(sessionId => `\\x${sessionId.slice('sess_'.length)}`))
+}
+
+/** The id's bytes are made where they are needed: most sessions have no secrets. */
+function secretsOwner (sessionId: string, ownerId: string): SecretsOwner {
+  return {
+    get id () { return Buffer.from(sessionId.slice('sess_'.length), 'hex') },
+    ownerId
+  }
 }
 
 function fromBytes (id: Buffer): string {

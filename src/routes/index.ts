@@ -53,7 +53,10 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
   await fastify.register(errorHandler)
   await fastify.register(validation)
   // Sessions hold secrets, and what was read a moment ago may have been deleted since.
-  fastify.addHook('onRequest', async (_request, reply) => { reply.header('cache-control', 'no-store') })
+  fastify.addHook('onRequest', (_request, reply, done) => {
+    reply.header('cache-control', 'no-store')
+    done()
+  })
   for (const schema of [ErrorResponse, ...Object.values(schemas), ...Object.values(apiKeySchemas)]) fastify.addSchema(schema)
 
   await fastify.register(async (anyone) => {

@@ -60,6 +60,6 @@ t.test('a key of each tier passes the check of its form', async t => {
   const { service } = await startService(t)
   for (const tier of tierNames) {
     const { id, key } = await createKey(service, tier)
-    t.strictSame(await service.apiKeyRepository.authenticate(hashApiKey(key)), { id, tier })
+    t.strictSame(await service.apiKeyRepository.authenticate(hashApiKey(key)), { principal: { id, tier } })
   }
 })

@@ -1,20 +1,26 @@
 import { type FastifyPluginAsyncTypebox, type Static } from '@fastify/type-provider-typebox'
-import { type FastifyRequest } from 'fastify'
 import { type GetReading } from '../../plugins/session-repository.js'
 import { failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
 import { SessionParams, sessionIdPattern } from '../../schemas/session.js'
 import { config, sessionFailures, type SessionRouteOptions } from './shared.js'
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The session that is being read for `getSession`; null where its id is no id. */
+    sessionReading: GetReading | null
+  }
+}
+
 export const getSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = async (fastify, { schemas }) => {
-  const readings = new WeakMap<FastifyRequest, GetReading>()
+  fastify.decorateRequest('sessionReading', null)
 
   fastify.get('/sessions/:id', {
     config: {
       ...config,
       whileAuthenticating (request) {
         const { id } = request.params as Static<typeof SessionParams>
-        if (sessionIdPattern.test(id)) readings.set(request, fastify.sessionRepository.beginGet(id))
+        if (sessionIdPattern.test(id)) request.sessionReading = fastify.sessionRepository.beginGet(id)
       }
     },
     schema: {
@@ -29,7 +35,7 @@ export const getSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = async 
       }
     }
   }, async (request) => {
-    const session = await fastify.sessionRepository.get(readings.get(request)!, request.principal!.id)
+    const session = await fastify.sessionRepository.get(request.sessionReading!, request.principal!.id)
     return { success: true as const, data: session }
   })
 }

@@ -317,7 +317,7 @@ t.test('a use that cannot be noted is silent where there is nobody to tell', asy
     }
   }
   const repository = createApiKeyRepository(database as never, 'test')
-  t.strictSame(await repository.authenticate(hashApiKey(key)), { id, tier: 'pro' })
+  t.strictSame(await repository.authenticate(hashApiKey(key)), { principal: { id, tier: 'pro' } })
   await repository.usesNoted()
   t.equal(refused, 1)
 })
