@@ -91,8 +91,6 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
 
   const byId = createBatch<string, SessionRow & Accessed & Times | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since))
 
-  const noteAccess = createBatch<string, Pick<Session, 'lastAccessedAt'> | undefined>((sessionIds, since) => read(noteAccessText, 'note-access', sessionIds, since))
-
   const noting = createNoting(sessionIds => database.query(noteAccessText, [idArray(sessionIds)], 'note-access'), onNotingFailed)
 
   /** The rows that a statement answers for ids, in their order. */
@@ -191,7 +189,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     beginGet: (sessionId: string): GetReading => begin(sessionId, byId),
 
     /**
-     * The owner's session as a whole. To read it is to use it, and it is answered when that was.
+     * The owner's session as a whole. To read it is to use it, which is noted as `use` does.
      *
      * @throws as `use` does
      */
@@ -199,7 +197,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       const row = await reading
       if (row?.ownerId !== ownerId) notFound()
       const session = toSession(sessionId, row)
-      if (row.accessIsStale) session.lastAccessedAt = (await noteAccess(sessionId))?.lastAccessedAt ?? session.lastAccessedAt
+      if (row.accessIsStale) noting.note(sessionId)
       return session
     },
 

@@ -5,10 +5,11 @@ import { milliseconds } from './repositories.js'
 
 const columns = 'owner_id as "ownerId", defaults::text, nullif(secrets, \'{}\')::text as secrets'
 
-const times = `
+/** @param lastAccessedAt SQL */
+const times = (lastAccessedAt: string) => `
   ${milliseconds('created_at')} as "createdAt",
   ${milliseconds('expires_at')} as "expiresAt",
-  ${milliseconds('last_accessed_at')} as "lastAccessedAt"`
+  ${milliseconds(lastAccessedAt)} as "lastAccessedAt"`
 
 /** A session is found again by its place in what was asked for, which is shorter than its id. */
 const position = 'array_position($1::bytea[], id) as position'
@@ -27,9 +28,12 @@ export const forUseText = `
   from sipher_sessions.sessions
   where id = any ($1::bytea[]) and ${live}`
 
-/** The same with its times. */
+/**
+ * The same with its times. To read a session is to use it: where the access is worth noting, the time is now, whether
+ * that has been noted yet or not.
+ */
 export const byIdText = `
-  select ${position}, ${columns}, ${times}, ${stale} as "accessIsStale"
+  select ${position}, ${columns}, ${times(`case when ${stale} then now() else last_accessed_at end`)}, ${stale} as "accessIsStale"
   from sipher_sessions.sessions
   where id = any ($1::bytea[]) and ${live}`
 
@@ -98,7 +102,7 @@ export const patchText = `
     where session.id = any (array(select id from held)) and session.id = given.id and session.owner_id = given.owner_id
     returning session.*, given.names
   ), audited as (${auditSessions('session.update', 'patched', 'names')})
-  select ${position}, ${columns}, ${times} from patched`
+  select ${position}, ${columns}, ${times('last_accessed_at')} from patched`
 
 /** Deletes the sessions whose ids `$1` and owners `$2` are given. */
 export const removeText = `
@@ -126,8 +130,7 @@ export const noteAccessText = `
       select id from sipher_sessions.sessions
       where id = any ($1::bytea[]) and ${stale} and ${live}
       for update skip locked
-    ))
-  returning ${position}, ${milliseconds('last_accessed_at')} as "lastAccessedAt"`
+    ))`
 
 /** How many sessions of the owner `$1` have not expired. */
 export const countLiveText = `
