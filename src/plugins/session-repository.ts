@@ -63,8 +63,6 @@ interface NewSession {
   maxSessions: number
 }
 
-type CreatedRow = Pick<Session, 'createdAt' | 'expiresAt'>
-
 interface Patch {
   sessionId: string
   ownerId: string
@@ -102,8 +100,9 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     return sessionIds.map(sessionId => found.get(sessionId))
   }
 
-  const insert = createBatch<NewSession, CreatedRow | undefined>(async (sessions, since) => {
-    const { rows } = await waitingSince(database, since).query<CreatedRow & Positioned>(insertText, [
+  /** When each was created; undefined for one that its owner has no room for. */
+  const insert = createBatch<NewSession, number | undefined>(async (sessions, since) => {
+    const { rows } = await waitingSince(database, since).query<{ createdAt: number, refused: number[] }>(insertText, [
       sessions.map(({ id }) => id),
       sessions.map(({ ownerId }) => ownerId),
       sessions.map(({ values }) => JSON.stringify(values.plain)),
@@ -111,8 +110,8 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       sessions.map(({ ttlSeconds }) => ttlSeconds),
       sessions.map(({ maxSessions }) => maxSessions)
     ], 'create-sessions')
-    const created = new Map(rows.map(row => [row.position, row]))
-    return sessions.map((_session, index) => created.get(index + 1))
+    const { createdAt, refused } = rows[0]!
+    return sessions.map((_session, index) => refused.includes(index + 1) ? undefined : createdAt)
   }, { isOneItemsFault: isUnstorable })
 
   // Patches of one session at the same time are one, the later over the earlier: each is answered what came of all.
@@ -135,10 +134,11 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
   }, { isOneItemsFault: isUnstorable })
 
   const remove = createBatch<Pick<Patch, 'sessionId' | 'ownerId'>, boolean>(async (sessions, since) => {
-    const { rows } = await waitingSince(database, since).query<{ ownerId: string } & Positioned>(removeText,
+    const { rows } = await waitingSince(database, since).query<Positioned>(removeText,
       [idArray(sessions.map(({ sessionId }) => sessionId)), sessions.map(({ ownerId }) => ownerId)], 'delete-sessions')
-    const deleted = new Set(rows.map(row => patchKey({ sessionId: sessions[row.position - 1]!.sessionId, ownerId: row.ownerId })))
     // Of two that delete the same session one has done it.
+    const deleted = new Set(sessions.map(patchKey))
+    for (const { position } of rows) deleted.delete(patchKey(sessions[position - 1]!))
     return sessions.map(session => deleted.delete(patchKey(session)))
   })
 
@@ -152,16 +152,15 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number, maxSessions: number): Promise<Session> {
       const id = timePrefixedId(32)
       const session = { id, ownerId, values: secrets.seal({ id, ownerId }, defaults), ttlSeconds, maxSessions }
-      const row = await rejectUnstorable('defaults', insert(session)) ??
+      const createdAt = await rejectUnstorable('defaults', insert(session)) ??
         // What has expired and was not removed yet takes up room.
         (await deleteExpired(expiredAtOnce, ownerId) > 0 ? await insert(session) : undefined)
-      if (!row) {
+      if (createdAt === undefined) {
         throw new ApiError('SESSION_LIMIT_REACHED', {
           message: `This key has ${maxSessions} sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.`
         })
       }
-      const { createdAt, expiresAt } = row
-      return { sessionId: fromBytes(id), defaults, createdAt, expiresAt, lastAccessedAt: createdAt }
+      return { sessionId: fromBytes(id), defaults, createdAt, expiresAt: createdAt + ttlSeconds * 1000, lastAccessedAt: createdAt }
     },
 
     /** Begins to read a session for `use`, before it is known who asks for it. A failure is told by `use`. */

@@ -52,8 +52,9 @@ const uncountDeleted = `
 const namesOf = (defaults: string, secrets: string) => `array(select jsonb_object_keys(${defaults} || ${secrets}))`
 
 /**
- * Stores sessions. Of an owner's new ones as many are stored as there is room for; the others answer no row. The count
- * decides, under its row's lock: of statements at the same time each sees what those before it have taken.
+ * Stores sessions, and answers in one row when, and the positions of those that were refused. Of an owner's new ones as many
+ * are stored as there is room for. The count decides, under its row's lock: of statements at the same time each sees what
+ * those before it have taken.
  */
 export const insertText = `
   with given as (
@@ -74,9 +75,10 @@ export const insertText = `
     select id, owner_id, defaults, secrets, now() + make_interval(secs => ttl_seconds)
     from given join counted using (owner_id)
     where number <= admitted
-    returning *
+    returning id, owner_id, defaults, secrets
   ), audited as (${auditSessions('session.create', 'created', namesOf('defaults', 'secrets'))})
-  select ${position}, ${milliseconds('created_at')} as "createdAt", ${milliseconds('expires_at')} as "expiresAt" from created`
+  select ${milliseconds('now()')} as "createdAt",
+    array(select position::int from given join counted using (owner_id) where number > admitted) as refused`
 
 /**
  * Merges values into sessions. One with secrets that stay is left alone until they are known to be readable, which only
@@ -104,12 +106,13 @@ export const patchText = `
   ), audited as (${auditSessions('session.update', 'patched', 'names')})
   select ${position}, ${columns}, ${times('last_accessed_at')} from patched`
 
-/** Deletes the sessions whose ids `$1` and owners `$2` are given. */
+/** Deletes the sessions whose ids `$1` and owners `$2` are given, and answers the positions of those that are none. */
 export const removeText = `
-  with locked as (
+  with given as (
+    select * from unnest($1::bytea[], $2::text[]) with ordinality as given (id, owner_id, position)
+  ), locked as (
     select session.id
-    from sipher_sessions.sessions as session
-      join unnest($1::bytea[], $2::text[]) as given (id, owner_id) on given.id = session.id and given.owner_id = session.owner_id
+    from sipher_sessions.sessions as session join given on given.id = session.id and given.owner_id = session.owner_id
     where session.id = any ($1::bytea[]) and ${live}
     order by session.id
     for update of session
@@ -118,7 +121,7 @@ export const removeText = `
     where id = any (array(select id from locked))
     returning id, owner_id
   ), ${uncountDeleted}, audited as (${auditSessions('session.delete', 'deleted', 'array[]::text[]')})
-  select ${position}, owner_id as "ownerId" from deleted`
+  select position::int from given where (id, owner_id) not in (select id, owner_id from deleted)`
 
 /**
  * Notes that sessions are used. Rows that another statement holds are skipped: it deletes or patches them, or notes the
