@@ -149,7 +149,8 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
    * host's error handler is for the host's errors.
    */
   function refuseOrIgnore (request: FastifyRequest, reply: FastifyReply, error: unknown, done: HookHandlerDoneFunction): void {
-    if (!(error instanceof ApiError)) done(error as Error)
+    // Fastify takes nothing for no error, and would go on without what the session holds.
+    if (!(error instanceof ApiError)) done((error || new TypeError(`An error was expected to be thrown, not ${String(error)}`)) as Error)
     else if (onInvalid === 'ignore' && ignorable.includes(error.code)) done()
     else void sendError(request, reply, error)
   }

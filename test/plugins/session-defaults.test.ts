@@ -55,6 +55,17 @@ t.test('what the caller sent wins, whatever its value', async t => {
   }
 })
 
+t.test('a route that fails to apply a session does not run, whatever it throws', async t => {
+  let ran = 0
+  const { send } = await startHost(t, host => {
+    for (const [url, thrown] of Object.entries({ '/error': new Error('no'), '/nothing': undefined, '/empty': '', '/status': { statusCode: 418 } })) {
+      host.get(url, { config: { sessionDefaults: () => { throw thrown } } }, async () => { ran++; return {} })
+    }
+  })
+  for (const [url, status] of [['/error', 500], ['/nothing', 500], ['/empty', 500], ['/status', 418]] as const) t.equal((await send({ url })).status, status, url)
+  t.equal(ran, 0)
+})
+
 t.test('query strings are filled in as bodies are', async t => {
   const { send } = await startHost(t, host => {
     host.get('/quote', { schema: { querystring: Obj({ chain: String(), amount: Optional(Number()) }) } }, async request => request.query as object)
