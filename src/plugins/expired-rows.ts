@@ -22,37 +22,43 @@ const maxRestMs = 250
 
 /**
  * Removes in the background what has expired: sessions, counts whose hour is over, and audit entries that are older than
- * they are kept. What has expired is disregarded by every statement whether it was swept or not; this is only about the
- * space.
+ * they are kept; and takes deleted sessions off the counts. What has expired or was deleted is disregarded by every statement
+ * whether it was swept or not; this is only about the space.
  */
 export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000 }) => {
   if (sweepIntervalMs === 0) return
-  const tables = { sessions: fastify.sessionRepository, counts: fastify.requestCountRepository, 'audit entries': fastify.auditRepository }
+  const { sessionRepository, requestCountRepository, auditRepository } = fastify
+  const sweeps = [
+    { what: 'expired sessions', run: sessionRepository.deleteExpired },
+    { what: 'counts of deleted sessions', run: sessionRepository.uncountRemoved },
+    { what: 'expired counts', run: requestCountRepository.deleteExpired },
+    { what: 'expired audit entries', run: auditRepository.deleteExpired }
+  ]
   let timer: NodeJS.Timeout
   let sweep: Promise<void> = Promise.resolve()
   const closing = new AbortController()
 
   function schedule () {
     // Between half and one and a half of the interval, so that instances started together do not stay in step.
-    timer = setTimeout(() => { sweep = run() }, sweepIntervalMs * (0.5 + Math.random()))
+    timer = setTimeout(() => { sweep = sweepAll() }, sweepIntervalMs * (0.5 + Math.random()))
     timer.unref()
   }
 
-  async function run (): Promise<void> {
-    for (const [name, { deleteExpired }] of Object.entries(tables)) {
+  async function sweepAll (): Promise<void> {
+    for (const { what, run } of sweeps) {
       let total = 0
       try {
         let deleted: number
         do {
           const began = performance.now()
-          deleted = await deleteExpired(batchSize)
+          deleted = await run(batchSize)
           total += deleted
           if (deleted === batchSize) await rest(Math.min(maxRestMs, (performance.now() - began) * restFactor))
         } while (deleted === batchSize && !closing.signal.aborted)
       } catch (error) {
-        fastify.log.warn({ err: error }, `sweeping expired ${name} failed; the next sweep tries again`)
+        fastify.log.warn({ err: error }, `sweeping ${what} failed; the next sweep tries again`)
       }
-      if (total > 0) fastify.log.debug({ deleted: total }, `expired ${name} swept`)
+      if (total > 0) fastify.log.debug({ deleted: total }, `${what} swept`)
     }
     if (!closing.signal.aborted) schedule()
   }

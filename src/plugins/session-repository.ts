@@ -1,5 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type TObject } from '@sinclair/typebox'
 import fp from 'fastify-plugin'
+import { createBackgroundWork } from '../background.js'
 import { createBatch } from '../batch.js'
 import { createKeyRing, KeyRingError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
@@ -10,7 +12,7 @@ import { type SessionDefaultValues } from '../schemas/session.js'
 import { waitingSince, type Queryable } from './database.js'
 import { byteaArray, isUnstorable, rejectUnstorable } from './repositories.js'
 import { createSessionSecrets, type SealedSecrets, type SealedValues, type SecretsOwner, type SessionSecrets } from './session-secrets.js'
-import { byIdText, countLiveText, deleteExpiredText, forUseText, insertText, noteAccessText, patchText, removeText } from './session-statements.js'
+import { byIdText, countLiveText, deleteExpiredText, forUseText, insertText, makeRoomText, noteAccessText, patchText, removeText, uncountRemovedText } from './session-statements.js'
 
 export interface SessionRepositoryOptions {
   /** What sessions hold. */
@@ -84,12 +86,18 @@ export type GetReading = Reading<SessionRow & Accessed & Times>
  * Sessions in Postgres. Every call goes to the database, whose clock alone decides what has expired; there is no
  * upsert, so that a deleted session cannot come back.
  */
-function createSessionRepository (database: Queryable, secrets: SessionSecrets, onNotingFailed: (error: unknown) => void) {
+function createSessionRepository (database: Queryable, secrets: SessionSecrets, onFailed: (error: unknown, message: string) => void) {
   const forUse = createBatch<string, SessionRow & Accessed | undefined>((sessionIds, since) => read(forUseText, 'use-sessions', sessionIds, since))
 
   const byId = createBatch<string, SessionRow & Accessed & Times | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since))
 
-  const noting = createNoting(sessionIds => database.query(noteAccessText, [idArray(sessionIds)], 'note-access'), onNotingFailed)
+  const noting = createNoting(sessionIds => database.query(noteAccessText, [idArray(sessionIds)], 'note-access'), error => {
+    onFailed(error, 'noting when sessions were last used failed; their next use tries again')
+  })
+
+  const uncounting = createBackgroundWork(uncountRemoved, error => {
+    onFailed(error, 'taking deleted sessions off the counts failed; the next sweep tries again')
+  })
 
   /** The rows that a statement answers for ids, in their order. */
   async function read<Row extends object> (text: string, name: string, sessionIds: readonly string[], since: number): Promise<(Row | undefined)[]> {
@@ -139,6 +147,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     // Of two that delete the same session one has done it.
     const deleted = new Set(sessions.map(patchKey))
     for (const { position } of rows) deleted.delete(patchKey(sessions[position - 1]!))
+    if (deleted.size > 0) uncounting.ask()
     return sessions.map(session => deleted.delete(patchKey(session)))
   })
 
@@ -147,20 +156,24 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      * Stores a new session.
      *
      * @param maxSessions how many the owner may have at the same time
-     * @throws SESSION_LIMIT_REACHED
+     * @throws SESSION_LIMIT_REACHED, when the owner had as many at one moment since
      */
     async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number, maxSessions: number): Promise<Session> {
       const id = timePrefixedId(32)
       const session = { id, ownerId, values: secrets.seal({ id, ownerId }, defaults), ttlSeconds, maxSessions }
-      const createdAt = await rejectUnstorable('defaults', insert(session)) ??
-        // What has expired and was not removed yet takes up room.
-        (await deleteExpired(expiredAtOnce, ownerId) > 0 ? await insert(session) : undefined)
-      if (createdAt === undefined) {
-        throw new ApiError('SESSION_LIMIT_REACHED', {
-          message: `This key has ${maxSessions} sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.`
-        })
+      for (let attempt = 0; attempt < maxAttempts; attempt++) {
+        const createdAt = await rejectUnstorable('defaults', insert(session))
+        if (createdAt !== undefined) return { sessionId: fromBytes(id), defaults, createdAt, expiresAt: createdAt + ttlSeconds * 1000, lastAccessedAt: createdAt }
+        if (await countLive(ownerId) >= maxSessions) {
+          throw new ApiError('SESSION_LIMIT_REACHED', {
+            message: `This key has ${maxSessions} sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.`
+          })
+        }
+        // There is room, which the count does not show yet; others may take it first, while they make some.
+        await sleep(attempt)
+        await database.query(makeRoomText, [ownerId, expiredAtOnce])
       }
-      return { sessionId: fromBytes(id), defaults, createdAt, expiresAt: createdAt + ttlSeconds * 1000, lastAccessedAt: createdAt }
+      throw new ApiError('SERVICE_UNAVAILABLE', { headers: { 'retry-after': '1' } })
     },
 
     /** Begins to read a session for `use`, before it is known who asks for it. A failure is told by `use`. */
@@ -181,8 +194,10 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       return { defaults }
     },
 
-    /** Resolves when no access is left to be noted. */
-    accessesNoted: noting.settled,
+    /** Resolves when nothing is left to be written in the background. */
+    async settled (): Promise<void> {
+      await Promise.all([noting.settled(), uncounting.settled()])
+    },
 
     /** Begins to read a session for `get`, as `beginUse` does for `use`. */
     beginGet: (sessionId: string): GetReading => begin(sessionId, byId),
@@ -228,22 +243,39 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       if (!await remove({ sessionId, ownerId })) notFound()
     },
 
-    /** How many sessions the owner has that have not expired. */
-    async countLive (ownerId: string): Promise<number> {
-      const { rows } = await database.query<{ live: number }>(countLiveText, [ownerId])
-      return rows[0]!.live
+    countLive,
+
+    /**
+     * Removes at most `limit` sessions that have expired, and returns how many. Instances that sweep at the same time each take
+     * other rows.
+     */
+    async deleteExpired (limit: number): Promise<number> {
+      const { rows } = await database.query<{ count: number }>(deleteExpiredText, [limit])
+      return rows[0]!.count
     },
 
-    deleteExpired
+    /**
+     * Takes what was deleted off the owners' counts, likewise, and returns how many statements had deleted it. A deletion sees
+     * to that itself, unless the process ends too soon.
+     */
+    uncountRemoved
   }
 
-  /**
-   * Removes at most `limit` sessions that have expired, of one owner or of all, and returns how many. Instances that sweep
-   * at the same time each take other rows.
-   */
-  async function deleteExpired (limit: number, ownerId?: string): Promise<number> {
-    const { rows } = await database.query<{ deleted: number }>(deleteExpiredText, [limit, ownerId])
-    return rows[0]!.deleted
+  /** How many sessions the owner has that have not expired, at one moment. */
+  async function countLive (ownerId: string): Promise<number> {
+    const { rows } = await database.query<{ live: number }>(countLiveText, [ownerId])
+    return rows[0]!.live
+  }
+
+  async function uncountRemoved (): Promise<number> {
+    let total = 0
+    let count: number
+    do {
+      const { rows } = await database.query<{ count: number }>(uncountRemovedText, [removalsAtOnce])
+      count = rows[0]!.count
+      total += count
+    } while (count === removalsAtOnce)
+    return total
   }
 
   function begin<Row> (sessionId: string, read: (sessionId: string) => Promise<Row | undefined>): Reading<Row> {
@@ -271,6 +303,13 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
 
 /** Sessions that are removed at once where an owner has no room left. */
 const expiredAtOnce = 100
+/** Statements whose deletions are taken off the counts at once: each may have deleted some of 500 owners. */
+const removalsAtOnce = 20
+/**
+ * How often a new session is tried where there is room that others take, or that a sweep is about to make, before its client
+ * is told to try again: the first time at once, then each time a millisecond later.
+ */
+const maxAttempts = 20
 
 function patchKey ({ sessionId, ownerId }: Pick<Patch, 'sessionId' | 'ownerId'>): string {
   return sessionId + ownerId
@@ -314,11 +353,11 @@ export default fp<SessionRepositoryOptions>(async (fastify, { defaults, encrypti
     throw new Error(`sipher-sessions needs encryptionKeys: sessions hold secret values (${secret.join(', ')}), which are stored encrypted. ` +
       'Give it a list of keys, each 32 random bytes in base64 (openssl rand -base64 32), or `defaults` without a secret property.')
   }
-  const repository = createSessionRepository(fastify.sessionDatabase, createSessionSecrets(defaults, keyRing), error => {
-    fastify.log.warn({ err: error }, 'noting when sessions were last used failed; their next use tries again')
+  const repository = createSessionRepository(fastify.sessionDatabase, createSessionSecrets(defaults, keyRing), (error, message) => {
+    fastify.log.warn({ err: error }, message)
   })
   fastify.decorate('sessionRepository', repository)
-  fastify.addHook('onClose', () => repository.accessesNoted())
+  fastify.addHook('onClose', () => repository.settled())
 }, { name: 'session-repository', fastify: '5.x', dependencies: ['database'] })
 
 function readKeyRing (encryptionKeys: readonly string[]): KeyRing {

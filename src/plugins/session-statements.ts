@@ -38,13 +38,13 @@ export const byIdText = `
   where id = any ($1::bytea[]) and ${live}`
 
 /**
- * The part of a statement that takes what `deleted` has removed off the owners' counts. By an insert that always finds the
- * row, because that locks rows in a given order, and an update does not.
+ * The part of a statement that takes sessions off their owners' counts, one for each row of `gone`, which is its owner. By an
+ * insert that always finds the row, because that locks rows in a given order, and an update does not.
  */
-const uncountDeleted = `
+const uncount = (gone: string) => `
   uncounted as (
     insert into sipher_sessions.session_counts as counts (owner_id, sessions, max_sessions, admitted)
-    select owner_id, -count(*), 0, 0 from deleted group by owner_id order by owner_id
+    select owner_id, -count(*), 0, 0 from ${gone} as gone (owner_id) group by owner_id order by owner_id
     on conflict (owner_id) do update set sessions = counts.sessions + excluded.sessions
   )`
 
@@ -106,7 +106,10 @@ export const patchText = `
   ), audited as (${auditSessions('session.update', 'patched', 'names')})
   select ${position}, ${columns}, ${times('last_accessed_at')} from patched`
 
-/** Deletes the sessions whose ids `$1` and owners `$2` are given, and answers the positions of those that are none. */
+/**
+ * Deletes the sessions whose ids `$1` and owners `$2` are given, and answers the positions of those that are none. They are
+ * taken off the owners' counts later.
+ */
 export const removeText = `
   with given as (
     select * from unnest($1::bytea[], $2::text[]) with ordinality as given (id, owner_id, position)
@@ -120,7 +123,10 @@ export const removeText = `
     delete from sipher_sessions.sessions
     where id = any (array(select id from locked))
     returning id, owner_id
-  ), ${uncountDeleted}, audited as (${auditSessions('session.delete', 'deleted', 'array[]::text[]')})
+  ), removed as (
+    insert into sipher_sessions.session_removals (owner_ids)
+    select array_agg(owner_id) from deleted having count(*) > 0
+  ), audited as (${auditSessions('session.delete', 'deleted', 'array[]::text[]')})
   select position::int from given where (id, owner_id) not in (select id, owner_id from deleted)`
 
 /**
@@ -135,24 +141,69 @@ export const noteAccessText = `
       for update skip locked
     ))`
 
+const expired = 'expires_at <= now()'
+
 /** How many sessions of the owner `$1` have not expired. */
 export const countLiveText = `
   select (
     coalesce((select sessions from sipher_sessions.session_counts where owner_id = $1::text), 0)
-    - (select count(*) from sipher_sessions.sessions where owner_id = $1::text and expires_at <= now())
+    - (select count(*) from sipher_sessions.session_removals, unnest(owner_ids) as owner_id where owner_id = $1::text)
+    - (select count(*) from sipher_sessions.sessions where owner_id = $1::text and ${expired})
   )::int as live`
 
-/** Removes at most `$1` sessions that have expired, of the owner `$2` or of all. */
+/** Removes at most `$1` sessions that have expired. */
 export const deleteExpiredText = `
   with deleted as (
     delete from sipher_sessions.sessions
     where id = any (array(
       select id from sipher_sessions.sessions
-      where expires_at <= now() and ($2::text is null or owner_id = $2::text)
+      where ${expired}
       order by expires_at
       limit $1::int
       for update skip locked
     ))
     returning owner_id
-  ), ${uncountDeleted}
-  select count(*)::int as deleted from deleted`
+  ), ${uncount('deleted')}
+  select count(*)::int as count from deleted`
+
+/** Takes what at most `$1` statements have deleted off the owners' counts. */
+export const uncountRemovedText = `
+  with taken as (
+    delete from sipher_sessions.session_removals
+    where ctid = any (array(
+      select ctid from sipher_sessions.session_removals
+      limit $1::int
+      for update skip locked
+    ))
+    returning owner_ids
+  ), ${uncount('(select unnest(owner_ids) from taken)')}
+  select count(*)::int as count from taken`
+
+/**
+ * Takes off the count of the owner `$1` what no longer takes up room: what was deleted, and at most `$2` sessions that have
+ * expired, which are removed, but for those that a sweep is removing.
+ */
+export const makeRoomText = `
+  with expired as (
+    delete from sipher_sessions.sessions
+    where id = any (array(
+      select id from sipher_sessions.sessions
+      where owner_id = $1::text and ${expired}
+      order by expires_at
+      limit $2::int
+      for update skip locked
+    ))
+    returning owner_id
+  ), taken as (
+    delete from sipher_sessions.session_removals
+    where ctid = any (array(
+      select ctid from sipher_sessions.session_removals
+      where $1::text = any (owner_ids)
+      order by ctid
+      for update
+    ))
+    returning owner_ids
+  ), gone as (
+    select owner_id from expired union all select unnest(owner_ids) from taken
+  ), ${uncount('gone')}
+  select 1`

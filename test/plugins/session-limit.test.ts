@@ -48,6 +48,111 @@ t.test('a session that is deleted or has expired makes room for another, at once
   t.strictSame((await pool.query('select sessions from sipher_sessions.session_counts')).rows, [{ sessions: 0 }])
 })
 
+t.test('what was deleted is taken off the count once, whoever comes to it, and never refused its room meanwhile', async t => {
+  const one = await startService(t, { ...limited, sweepIntervalMs: 2 })
+  const two = await startService(t, { ...limited, sweepIntervalMs: 2, connectionString: one.connectionString })
+  const pool = createPool(t, one.connectionString)
+  const keys = await Promise.all([1, 2, 3].map(() => createKey(one.service)))
+  let running = true
+  let most = 0
+  const watching = (async () => {
+    while (running) most = Math.max(most, ...(await pool.query('select count(*)::int from sipher_sessions.sessions group by owner_id')).rows.map(({ count }) => count))
+  })()
+  // Each key has as many sessions as it may, and replaces them over and over, at the same time and through both instances.
+  await Promise.all(keys.flatMap(({ key, headers }) => Array.from({ length: 5 }, async (_, n) => {
+    let id = await createSession(one.service, key)
+    for (let i = 0; i < 60; i++) {
+      const { service } = [one, two][(n + i) % 2]!
+      const removed = await service.inject({ method: 'DELETE', url: `/v1/sessions/${id}`, headers })
+      const created = await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })
+      if (removed.statusCode !== 200 || created.statusCode !== 201) throw new Error(`${removed.body} ${created.body}`)
+      id = created.json().data.sessionId
+    }
+    await one.service.inject({ method: 'DELETE', url: `/v1/sessions/${id}`, headers })
+  })))
+  running = false
+  await watching
+  t.equal(most, 5)
+  await Promise.all([one, two].map(({ service }) => service.close()))
+  const { service } = await startService(t, { ...limited, connectionString: one.connectionString })
+  await Promise.all([1, 2, 3].map(() => service.sessionRepository.uncountRemoved()))
+  t.strictSame((await pool.query('select sessions from sipher_sessions.session_counts')).rows, Array(3).fill({ sessions: 0 }))
+})
+
+t.test('room that another statement is about to make is waited for', async t => {
+  const { service, connectionString } = await startService(t, limited)
+  const pool = createPool(t, connectionString)
+  const { id, key, headers } = await createKey(service)
+  for (let i = 0; i < 5; i++) await createSession(service, key)
+  // An instance has deleted one and ended.
+  await pool.query('delete from sipher_sessions.sessions where id = (select id from sipher_sessions.sessions limit 1)')
+  await pool.query('insert into sipher_sessions.session_removals values (array[$1])', [id])
+  const other = await pool.connect()
+  await other.query('begin')
+  // The two halves of its one statement.
+  await other.query('delete from sipher_sessions.session_removals')
+  let statusCode = 0
+  const created = service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } }).then(response => { statusCode = response.statusCode })
+  while (statusCode === 0 && (await pool.query('select from pg_locks where not granted')).rowCount === 0);
+  await other.query('update sipher_sessions.session_counts set sessions = sessions - 1')
+  await other.query('commit')
+  other.release()
+  await created
+  t.equal(statusCode, 201)
+})
+
+t.test('where expired sessions cannot be removed for long, a client that needs their room is told to try again', async t => {
+  const { service, connectionString } = await startService(t, limited)
+  const pool = createPool(t, connectionString)
+  const { key, headers } = await createKey(service)
+  const create = () => service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })
+  for (let i = 0; i < 5; i++) await createSession(service, key)
+  await pool.query('update sipher_sessions.sessions set expires_at = now() - interval \'1 second\'')
+  const sweep = await pool.connect()
+  await sweep.query('begin')
+  await sweep.query('select from sipher_sessions.sessions for update')
+  const response = await create()
+  t.equal(response.statusCode, 503)
+  t.equal(response.headers['retry-after'], '1')
+  const created = create()
+  await sweep.query('rollback')
+  sweep.release()
+  t.equal((await created).statusCode, 201)
+})
+
+t.test('a deletion is soon taken off the count, and one whose instance has ended by the sweep', async t => {
+  const { service, connectionString } = await startService(t, limited)
+  const pool = createPool(t, connectionString)
+  const { id, key, headers } = await createKey(service)
+  const counted = async () => (await pool.query('select sessions, (select count(*)::int from sipher_sessions.session_removals) as removals from sipher_sessions.session_counts')).rows
+  const ids = await Promise.all([1, 2, 3].map(() => createSession(service, key)))
+  await Promise.all(ids.slice(1).map(id => service.inject({ method: 'DELETE', url: `/v1/sessions/${id}`, headers })))
+  await service.sessionRepository.settled()
+  t.strictSame(await counted(), [{ sessions: 1, removals: 0 }])
+
+  await pool.query('delete from sipher_sessions.sessions')
+  await pool.query('insert into sipher_sessions.session_removals values (array[$1])', [id])
+  await startService(t, { connectionString, sweepIntervalMs: 5 })
+  while ((await counted())[0].removals > 0);
+  t.strictSame(await counted(), [{ sessions: 0, removals: 0 }])
+})
+
+t.test('where deletions cannot be taken off the counts a warning says so, and nothing is lost', async t => {
+  const lines: { msg: string }[] = []
+  const { service, connectionString } = await startService(t, { ...limited, logLevel: 'warn', logStream: { write: line => { lines.push(JSON.parse(line)) } } })
+  const pool = createPool(t, connectionString)
+  const { key, headers } = await createKey(service)
+  const remove = async () => service.inject({ method: 'DELETE', url: `/v1/sessions/${await createSession(service, key)}`, headers })
+  await pool.query('alter table sipher_sessions.session_counts add constraint none check (sessions > 0)')
+  t.equal((await remove()).statusCode, 200)
+  await service.sessionRepository.settled()
+  t.strictSame(lines.map(({ msg }) => msg), ['taking deleted sessions off the counts failed; the next sweep tries again'])
+  await pool.query('alter table sipher_sessions.session_counts drop constraint none')
+  t.equal((await remove()).statusCode, 200)
+  await service.sessionRepository.settled()
+  t.strictSame((await pool.query('select sessions from sipher_sessions.session_counts')).rows, [{ sessions: 0 }])
+})
+
 t.test('a limit that is lowered takes no session away, and lets none be added', async t => {
   const { service, connectionString } = await startService(t, limited)
   const { key, headers } = await createKey(service)

@@ -33,7 +33,7 @@ t.test('lastAccessedAt moves when the owner uses the session, at most once a min
   await pool.query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'61 seconds\'')
   const aged = await writes()
   await get(other.headers)
-  await service.sessionRepository.accessesNoted()
+  await service.sessionRepository.settled()
   t.equal(await writes(), aged, 'another key\'s probe moves nothing')
 
   const now = async () => (await pool.query('select floor(extract(epoch from clock_timestamp()) * 1000)::float8 as now')).rows[0].now
@@ -41,7 +41,7 @@ t.test('lastAccessedAt moves when the owner uses the session, at most once a min
   const answers = await Promise.all(Array.from({ length: 20 }, () => get(headers)))
   const after = await now()
   for (const { lastAccessedAt } of answers) t.ok(lastAccessedAt >= before && lastAccessedAt <= after, 'the answer has the time of this access')
-  await service.sessionRepository.accessesNoted()
+  await service.sessionRepository.settled()
   t.not(await writes(), aged)
   const { lastAccessedAt } = await get(headers)
   t.ok(answers.every(answer => answer.lastAccessedAt <= lastAccessedAt), 'and a later one never an earlier time')
@@ -60,7 +60,7 @@ t.test('what names a session uses it: that is noted at most once a minute, and w
 
   await age()
   await Promise.all([use(), use()])
-  await service.sessionRepository.accessesNoted()
+  await service.sessionRepository.settled()
   t.equal(await isStale(), false)
 
   await age()
@@ -68,7 +68,7 @@ t.test('what names a session uses it: that is noted at most once a minute, and w
   await changing.query('begin')
   await changing.query('select 1 from sipher_sessions.sessions for update')
   await use()
-  await service.sessionRepository.accessesNoted()
+  await service.sessionRepository.settled()
   await changing.query('rollback')
   changing.release()
   t.equal(await isStale(), true, 'a row that is held is left alone')
@@ -76,7 +76,7 @@ t.test('what names a session uses it: that is noted at most once a minute, and w
 
   await pool.query('create function refuse() returns trigger language plpgsql as $$ begin raise \'no\'; end $$; create trigger refuse before update on sipher_sessions.sessions execute function refuse()')
   await use()
-  await service.sessionRepository.accessesNoted()
+  await service.sessionRepository.settled()
   t.match(lines.map(line => JSON.parse(line)), [{ msg: 'noting when sessions were last used failed; their next use tries again', err: { message: 'no' } }])
   await pool.query('drop trigger refuse on sipher_sessions.sessions')
   await use()
@@ -94,7 +94,7 @@ t.test('an access to a session that is being changed is not noted, and waits for
   await changing.query('begin')
   await changing.query('select 1 from sipher_sessions.sessions for update')
   const { lastAccessedAt } = (await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).json().data
-  await service.sessionRepository.accessesNoted()
+  await service.sessionRepository.settled()
   await changing.query('rollback')
   changing.release()
   t.ok(Date.now() - lastAccessedAt < 60_000)
