@@ -88,6 +88,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 20
 max_client_conn = 500
+server_login_retry = 1
 `)
   // Like PostgreSQL it refuses to be root, and the socket is for PostgreSQL's user.
   const child = spawn(process.env.PGBOUNCER ?? '/usr/sbin/pgbouncer', [config], { stdio: ['ignore', 'ignore', 'pipe'], ...(process.getuid() === 0 && { uid: 65_534, gid: 65_534 }) })
@@ -106,13 +107,13 @@ max_client_conn = 500
   return url
 }
 
-/** A TCP way to PostgreSQL on which every byte can be made late. */
+/** A TCP way to PostgreSQL, or to PgBouncer, on which every byte can be made late. */
 export async function startSlowProxy (defer, connectionString) {
   const target = new pg.Client({ connectionString })
   const sockets = new Set()
   let delayMs = 0
   const server = createServer(client => {
-    const upstream = connect(`${target.host}/.s.PGSQL.${target.port}`)
+    const upstream = target.host.startsWith('/') ? connect(`${target.host}/.s.PGSQL.${target.port}`) : connect({ host: target.host, port: target.port })
     for (const [from, to] of [[client, upstream], [upstream, client]]) {
       sockets.add(from)
       from.on('error', () => {})

@@ -8,14 +8,14 @@ const defaults = { chain: 'near', privacyLevel: 'shielded' }
  * 32 clients use, create and read sessions, and two more ask how the service is. Every answer is held against what the
  * database was like when its request was sent; of what was sent while that changed only the form of the answer is.
  */
-export function run ({ short, seed }) {
+export function run ({ short, seed, pooler }) {
   return withCleanup(async defer => {
     const random = createRandom(seed)
-    const postgres = await startPostgres(defer)
+    const postgres = await startPostgres(defer, { pooler })
     const proxy = await startSlowProxy(defer, postgres.connectionString)
     const ask = createClient(defer)
     const probe = createClient(defer)
-    const instance = await startInstance(defer, proxy.connectionString)
+    const instance = await startInstance(defer, proxy.connectionString, postgres.variables)
     let exited = false
     instance.exited.then(() => { exited = true })
     const { key } = await createKey(ask, instance.origin)

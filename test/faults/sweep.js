@@ -13,17 +13,17 @@ const perSecond = 150
  * sessions are used. The use is measured with all the rows there and none expired, while they go, and after they have gone;
  * what it was while they went is held against the other two together, so that a machine whose pace changes counts less.
  */
-export function run ({ short }) {
+export function run ({ short, pooler }) {
   return withCleanup(async defer => {
     const rows = short ? 50_000 : 1_000_000
     const quietMs = short ? 6_000 : 30_000
-    const postgres = await startPostgres(defer)
+    const postgres = await startPostgres(defer, { pooler })
     const ask = createClient(defer)
     const ofDatabase = async column => Number((await query(postgres.connectionString, `select ${column} as value from pg_stat_database where datname = current_database()`))[0].value)
     // As PostgreSQL counts them; counting the rows would be a load of its own.
     const deleted = async () => Number((await query(postgres.connectionString, 'select n_tup_del as value from pg_stat_user_tables where relname = \'sessions\''))[0].value)
     const origins = []
-    for (let i = 0; i < 3; i++) origins.push((await startInstance(defer, postgres.connectionString, { SWEEP_INTERVAL_MS: short ? '2000' : '5000' }, 'test/faults/sweeping-instance.js')).origin)
+    for (let i = 0; i < 3; i++) origins.push((await startInstance(defer, postgres.connectionString, { SWEEP_INTERVAL_MS: short ? '2000' : '5000', ...postgres.variables }, 'test/faults/sweeping-instance.js')).origin)
     const { key, id } = await createKey(ask, origins[0])
     const { body: { data: { sessionId } } } = await ask(origins[0], 'POST', '/v1/sessions', { key, body: { defaults: { chain: 'near' }, ttlSeconds: 86_400 } })
 

@@ -12,14 +12,14 @@ const varying = ['date', 'x-request-id', 'ratelimit-remaining', 'ratelimit-reset
  * Reads and uses sessions that never existed, are another key's, and have expired, one request at a time and in random
  * order: the answers must be equal to the byte, and so must the medians of the time they take, within 5 %.
  */
-export function run ({ short, seed }) {
+export function run ({ short, seed, pooler }) {
   return withCleanup(async defer => {
     const rounds = short ? 1000 : 10_000
     const random = createRandom(seed)
-    const postgres = await startPostgres(defer)
+    const postgres = await startPostgres(defer, { pooler })
     const ask = createClient(defer, { connections: 1 })
     // One that does not sweep: expired ones that were would be missing ones.
-    const { origin } = await startInstance(defer, postgres.connectionString, { SWEEP_INTERVAL_MS: '0' }, 'test/faults/sweeping-instance.js')
+    const { origin } = await startInstance(defer, postgres.connectionString, { SWEEP_INTERVAL_MS: '0', ...postgres.variables }, 'test/faults/sweeping-instance.js')
     const mine = await createKey(ask, origin)
     const other = await createKey(ask, origin)
     const create = async ({ key }) => (await ask(origin, 'POST', '/v1/sessions', { key, body: { defaults: { chain: 'near' }, ttlSeconds: 86_400 } })).body.data.sessionId

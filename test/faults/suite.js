@@ -1,0 +1,38 @@
+// The faults, in the order in which they run, and how one of them runs.
+import * as coldStarts from './cold-starts.js'
+import * as crashes from './crashes.js'
+import * as hostile from './hostile.js'
+import * as model from './model.js'
+import * as outage from './outage.js'
+import * as patches from './patches.js'
+import * as races from './races.js'
+import * as rollingRestart from './rolling-restart.js'
+import * as sweep from './sweep.js'
+import * as timings from './timings.js'
+
+export const suite = { crashes, patches, races, outage, 'rolling-restart': rollingRestart, 'cold-starts': coldStarts, sweep, timings, model, hostile }
+
+/**
+ * Runs a fault and prints what it did and found.
+ *
+ * @param options `short`, `seed`, and `pooler`: whether through PgBouncer
+ * @returns whether what must hold did
+ */
+export async function runFault (id, fault, options) {
+  // A real difference between times is there each time; one by chance is not there three times.
+  for (let attempts = fault.comparesTimes ? 3 : 1; attempts > 0; attempts--) {
+    const began = performance.now()
+    const { did, passed } = await attempt(fault, options)
+    console.log(`${passed ? 'ok' : 'not ok'} - ${id}: ${fault.name}\n  ${did} (${Math.round((performance.now() - began) / 1000)} s)`)
+    if (passed) return true
+  }
+  return false
+}
+
+async function attempt (fault, options) {
+  try {
+    return await fault.run(options)
+  } catch (error) {
+    return { did: String(error.stack), passed: false }
+  }
+}
