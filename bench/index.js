@@ -1,10 +1,34 @@
-// npm run bench -- load | size | soak | merge [--short] [--json]
-const scenarios = ['load', 'size', 'soak', 'merge']
+// npm run bench [-- load | size | merge | soak ...] [--short] [--json] [--connections N]
+import { parseArgs } from 'node:util'
 
-const [scenario, ...options] = process.argv.slice(2)
-if (!scenarios.includes(scenario)) {
-  console.error(`Say which: npm run bench -- ${scenarios.join(' | ')} [--short] [--json]`)
-  process.exit(1)
+/** In the order in which all of them run. */
+const scenarios = ['load', 'size', 'merge', 'soak']
+
+const usage = `Say which, or nothing for all: npm run bench -- [${scenarios.join('|')} ...] [--short] [--json] [--connections N]`
+const { values, positionals } = read()
+const unknown = positionals.find(name => !scenarios.includes(name))
+if (unknown !== undefined) stop(`There is no benchmark ${unknown}.`)
+
+const connections = Number(values.connections)
+if (!Number.isInteger(connections) || connections < 1) stop(`--connections takes a number of at least 1, not ${values.connections}.`)
+
+for (const scenario of scenarios) {
+  if (positionals.length > 0 && !positionals.includes(scenario)) continue
+  if (!values.json) console.log(`== ${scenario}`)
+  const { run } = await import(`./${scenario}.js`)
+  const exitCode = await run({ ...values, connections })
+  process.exitCode ||= exitCode
 }
-const { run } = await import(`./${scenario}.js`)
-process.exitCode = await run({ short: options.includes('--short'), json: options.includes('--json') })
+
+function read () {
+  try {
+    return parseArgs({ allowPositionals: true, options: { short: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, connections: { type: 'string', default: '64' } } })
+  } catch (error) {
+    return stop(error.message)
+  }
+}
+
+function stop (what) {
+  console.error(`${what}\n${usage}`)
+  process.exit(2)
+}

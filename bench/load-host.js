@@ -3,7 +3,9 @@
 //   bare       Fastify with nothing registered, routes that answer the same JSON
 //   service    the service as npm start runs it, with a host route
 //   unbatched  the same, with each item of a batch sent by itself at once
-//   naive      the obvious way: one query for the key and one for the session, for each request
+//   naive      the obvious way of the same: for each request one query for the key, which counts it against the key's limit,
+//              and one for the session
+//   uncounted  the same, where the query for the key only looks it up
 //
 // All log as the service does: one line for each request, to the standard output.
 import { registerHooks } from './unbatched-hooks.js'
@@ -16,10 +18,15 @@ const { default: pg } = await import('pg')
 const { createService } = await import('../dist/service.js')
 const { hashApiKey } = await import('../dist/api-key.js')
 const { loggerOptions, RequestLog, standardOutput } = await import('../dist/logging.js')
+const { countRequests } = await import('../dist/plugins/request-count-repository.js')
 const { encryptionKey } = await import('./load-data.js')
 
 const connectionString = process.env.DATABASE_URL
 const text = { type: 'string' }
+const limit = 2_000_000_000
+const findKeyText = 'select id, tier, 0 as requests from sipher_sessions.api_keys where secret_hash = $1 and revoked_at is null and (expires_at is null or expires_at > now())'
+const countKeyText = `with found as (${findKeyText}), counted as (${countRequests('3600000', 'select id, 1 from found')})
+  select id, tier, counted.requests from found join counted on principal_id = id`
 const transfer = {
   schema: {
     body: { type: 'object', required: ['amount'], properties: { amount: { type: 'number' }, chain: text, privacyLevel: text } },
@@ -38,8 +45,9 @@ process.send({ origin })
 
 async function servers () {
   if (kind === 'bare') return bare()
-  if (kind === 'naive') return naive()
-  const service = createService({ connectionString, encryptionKeys: [encryptionKey], sweepIntervalMs: 0, tierLimits: { pro: { requestsPerHour: 2_000_000_000, maxSessions: 2_000_000_000 } } })
+  if (kind === 'naive') return naive(countKeyText)
+  if (kind === 'uncounted') return naive(findKeyText)
+  const service = createService({ connectionString, encryptionKeys: [encryptionKey], tierLimits: { pro: { requestsPerHour: limit, maxSessions: 2_000_000_000 } } })
   await service.after()
   service.post('/transfer', transfer)
   return service
@@ -71,12 +79,13 @@ function bare () {
   return app
 }
 
-function naive () {
+function naive (keyText) {
   const app = fastify()
   const pool = new pg.Pool({ connectionString, max: 10 })
   app.addHook('preValidation', async (request, reply) => {
-    const key = await pool.query('select id, tier from sipher_sessions.api_keys where secret_hash = $1 and revoked_at is null and (expires_at is null or expires_at > now())', [hashApiKey(request.headers['x-api-key'])])
+    const key = await pool.query(keyText, [hashApiKey(request.headers['x-api-key'])])
     if (key.rows.length === 0) return reply.code(401).send({})
+    if (key.rows[0].requests > limit) return reply.code(429).send({})
     const session = await pool.query('select defaults from sipher_sessions.sessions where id = $1 and owner_id = $2 and expires_at > now()', [Buffer.from(request.headers['x-session-id'].slice(5), 'hex'), key.rows[0].id])
     if (session.rows.length === 0) return reply.code(404).send({})
     request.body = { ...session.rows[0].defaults, ...request.body }

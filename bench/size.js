@@ -7,9 +7,8 @@ import { createTable } from './load-table.js'
 
 const few = 10_000
 
-export async function run ({ short, json }) {
+export async function run ({ short, json, connections }) {
   const many = short ? 200_000 : 5_000_000
-  const connections = 64
   const timing = short ? { rounds: 3, seconds: 1.5, warmUp: 3 } : { rounds: 5, seconds: 3, warmUp: 15 }
   return withPostgres(async connectionString => {
     const client = new pg.Client({ connectionString })

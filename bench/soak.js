@@ -5,10 +5,9 @@ import { createRequests, median, startServer, withPostgres } from './load-lab.js
 import { createClient } from './load-client.js'
 
 const limit = 1.05
-const connections = 64
 const stored = 100_000
 
-export async function run ({ short, json }) {
+export async function run ({ short, json, connections }) {
   const seconds = short ? 30 : 600
   const first = short ? 10 : 60
   return withPostgres(async connectionString => {
