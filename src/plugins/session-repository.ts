@@ -157,11 +157,13 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      *
      * @param maxSessions how many the owner may have at the same time
      * @throws SESSION_LIMIT_REACHED, when the owner had as many at one moment since
+     * @throws SERVICE_UNAVAILABLE, when there is room but it could not be had in time
      */
     async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number, maxSessions: number): Promise<Session> {
       const id = timePrefixedId(32)
       const session = { id, ownerId, values: secrets.seal({ id, ownerId }, defaults), ttlSeconds, maxSessions }
-      for (let attempt = 0; attempt < maxAttempts; attempt++) {
+      const until = performance.now() + decideWithinMs
+      for (let waitMs = 0; performance.now() < until; waitMs++) {
         const createdAt = await rejectUnstorable('defaults', insert(session))
         if (createdAt !== undefined) return { sessionId: fromBytes(id), defaults, createdAt, expiresAt: createdAt + ttlSeconds * 1000, lastAccessedAt: createdAt }
         if (await countLive(ownerId) >= maxSessions) {
@@ -170,7 +172,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
           })
         }
         // There is room, which the count does not show yet; others may take it first, while they make some.
-        await sleep(attempt)
+        await sleep(waitMs)
         await database.query(makeRoomText, [ownerId, expiredAtOnce])
       }
       throw new ApiError('SERVICE_UNAVAILABLE', { headers: { 'retry-after': '1' } })
@@ -306,10 +308,10 @@ const expiredAtOnce = 100
 /** Statements whose deletions are taken off the counts at once: each may have deleted some of 500 owners. */
 const removalsAtOnce = 20
 /**
- * How often a new session is tried where there is room that others take, or that a sweep is about to make, before its client
- * is told to try again: the first time at once, then each time a millisecond later.
+ * How long a new session is tried where there is room that others take, or that a sweep is about to make, before its client is
+ * told to try again, in milliseconds.
  */
-const maxAttempts = 20
+const decideWithinMs = 400
 
 function patchKey ({ sessionId, ownerId }: Pick<Patch, 'sessionId' | 'ownerId'>): string {
   return sessionId + ownerId
