@@ -101,6 +101,30 @@ t.test('room that another statement is about to make is waited for', async t => 
   t.equal(statusCode, 201)
 })
 
+t.test('room that others take first is looked for again, while they make some', async t => {
+  const { service, connectionString } = await startService(t, limited)
+  const pool = createPool(t, connectionString)
+  const { id, key, headers } = await createKey(service)
+  for (let i = 0; i < 5; i++) await createSession(service, key)
+  await pool.query('delete from sipher_sessions.sessions where id = (select id from sipher_sessions.sessions limit 1)')
+  await pool.query('insert into sipher_sessions.session_removals values (array[$1])', [id])
+  // Twice somebody else creates a session in the room that is made, and deletes one.
+  await pool.query(`
+    create table taken (time timestamptz);
+    create function take () returns trigger language plpgsql as $$
+      begin
+        if new.sessions < old.sessions and (select count(*) from taken) < 2 then
+          insert into taken values (now());
+          insert into sipher_sessions.session_removals values (array[new.owner_id]);
+          new.sessions = old.sessions;
+        end if;
+        return new;
+      end $$;
+    create trigger take before update on sipher_sessions.session_counts for each row execute function take()`)
+  t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })).statusCode, 201)
+  t.equal((await pool.query('select from taken')).rowCount, 2)
+})
+
 t.test('where expired sessions cannot be removed for long, a client that needs their room is told to try again', async t => {
   const { service, connectionString } = await startService(t, limited)
   const pool = createPool(t, connectionString)
