@@ -1,4 +1,4 @@
-import pg from 'pg'
+import { createPool } from './commands/database.js'
 import { ConfigError, loadConfig } from './config.js'
 import { explainError } from './explain-error.js'
 import { checkSchemaVersion } from './migrate.js'
@@ -16,7 +16,7 @@ try {
   const { databaseUrl, encryptionKeys } = loadConfig(process.env)
   if (databaseUrl === undefined) throw new ConfigError('Set DATABASE_URL to the database to go through.')
   if (encryptionKeys === undefined) throw new ConfigError('Set SESSION_ENCRYPTION_KEYS as for the service: the new key first, then those before it.')
-  const pool = new pg.Pool({ connectionString: databaseUrl, connectionTimeoutMillis: 10_000, max: 1, application_name: 'sipher-sessions rotate-encryption' })
+  const pool = createPool(databaseUrl, { application_name: 'sipher-sessions rotate-encryption' })
   try {
     await checkSchemaVersion(pool)
     const json = process.argv.includes('--json')

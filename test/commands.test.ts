@@ -3,6 +3,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { withDatabase } from '../src/commands/database.js'
 import { run } from '../src/commands/run.js'
 import { findEmbeddedPostgres, startEmbeddedPostgres } from '../src/embedded-postgres.js'
 import { migrate } from '../src/migrate.js'
@@ -220,6 +221,20 @@ t.test('without DATABASE_URL the embedded PostgreSQL is used while it runs, and 
   await pool.query('select 1')
   await postgres.stop()
   t.strictSame(await command({ DATA_DIR: dataDir }, 'keys', 'list'), missing(dataDir))
+})
+
+t.test('a connection that breaks while a command does not use it does not end the command', async t => {
+  const DATABASE_URL = await createDatabase(t)
+  const other = createPool(t, DATABASE_URL)
+  const pids = await withDatabase({ DATABASE_URL }, async pool => {
+    const pid = async () => (await pool.query<{ pid: number }>('select pg_backend_pid() as pid')).rows[0]!.pid
+    const first = await pid()
+    const gone = new Promise(resolve => pool.once('remove', resolve))
+    await other.query('select pg_terminate_backend($1)', [first])
+    await gone
+    return [first, await pid()]
+  })
+  t.not(pids[0], pids[1])
 })
 
 t.test('the built program runs by its name, in its own folder too', async t => {

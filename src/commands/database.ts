@@ -15,7 +15,7 @@ export async function withDatabase<T> ({ DATABASE_URL, DATABASE_POOLER, DATA_DIR
   if (connectionString === null) {
     throw new ConfigError(`There is no database to talk to: set DATABASE_URL, or start the service (npm start), whose embedded PostgreSQL in ${dataDir} is then used.`)
   }
-  const pool = new pg.Pool({ connectionString, application_name: 'sipher-sessions command', max: 1, connectionTimeoutMillis: 10_000, ...(!pooler && { statement_timeout: 30_000 }) })
+  const pool = createPool(connectionString, pooler ? {} : { statement_timeout: 30_000 })
   try {
     await checkSchemaVersion(pool).catch((error: unknown) => {
       throw (error as { code?: string }).code === '42P01'
@@ -26,4 +26,13 @@ export async function withDatabase<T> ({ DATABASE_URL, DATABASE_POOLER, DATA_DIR
   } finally {
     await pool.end()
   }
+}
+
+/** The one connection of a command, made when it is needed; a new one once it breaks. */
+export function createPool (connectionString: string, options: pg.PoolConfig = {}): pg.Pool {
+  const pool = new pg.Pool({ connectionString, application_name: 'sipher-sessions command', max: 1, connectionTimeoutMillis: 10_000, ...options })
+  // Told of a connection that breaks while nothing uses it, as may one that is being closed while PostgreSQL stops. Whatever
+  // is asked of a broken one says so itself.
+  pool.on('error', () => {})
+  return pool
 }
