@@ -7,7 +7,7 @@ import { createNoting } from '../noting.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 import { auditKeys } from './audit-repository.js'
 import { waitingSince, type Queryable } from './database.js'
-import { byteaArray, milliseconds, rejectUnstorable } from './repositories.js'
+import { byteaArray, milliseconds, opaque, rejectUnstorable } from './repositories.js'
 import { countRequests, handOut, requestWindowMs, tally, type RequestCount } from './request-count-repository.js'
 
 export interface ApiKeyRecord {
@@ -75,15 +75,18 @@ interface FoundRow extends Authenticated {
 
 interface CountedRow extends FoundRow, RequestCount {}
 
+/** The secrets that a statement is given. */
+const secrets = opaque('$1::bytea[]')
+
 /** The keys that have one of the secrets `$1`, with what authentication needs of them. */
 const foundBySecret = `
   select id, tier, ${stale} as stale,
-    array_position($1::bytea[], secret_hash) as position,
-    array_position($1::bytea[], case when previous_ends_at > now() then previous_secret_hash end) as previous_position
+    array_position(${secrets}, secret_hash) as position,
+    array_position(${secrets}, case when previous_ends_at > now() then previous_secret_hash end) as previous_position
   from sipher_sessions.api_keys
   where ${active} and (
-    secret_hash = any ($1::bytea[])
-    or previous_secret_hash is not null and previous_secret_hash = any ($1::bytea[]) and previous_ends_at > now())`
+    secret_hash = any (${secrets}::bytea[])
+    or previous_secret_hash is not null and previous_secret_hash = any (${secrets}::bytea[]) and previous_ends_at > now())`
 
 const foundColumns = 'id, tier, stale as "useIsStale", position, previous_position as "previousPosition"'
 

@@ -33,3 +33,14 @@ export async function rejectUnstorable<T> (field: string, statement: Promise<T>)
 export function unstorable (field: string): ApiError {
   return validationError('body', [{ field, reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }])
 }
+
+/**
+ * An array that a statement with a name is given, by a subquery, so that its length is not known when it is planned. For one of
+ * a single element the plan would seem the cheaper for knowing that, and Postgres would make a new one for each request rather
+ * than keep one.
+ *
+ * @param parameter and its type: SQL
+ */
+export function opaque (parameter: string): string {
+  return `(select ${parameter})`
+}

@@ -1,7 +1,7 @@
 // The statements of the session repository. Calls of the same time share one, so their parameters are arrays. Each locks its
 // rows in one order, sessions before counts, so that no two wait for each other in a circle.
 import { auditSessions } from './audit-repository.js'
-import { milliseconds } from './repositories.js'
+import { milliseconds, opaque } from './repositories.js'
 
 const columns = 'owner_id as "ownerId", defaults::text, nullif(secrets, \'{}\')::text as secrets'
 
@@ -11,8 +11,11 @@ const times = (lastAccessedAt: string) => `
   ${milliseconds('expires_at')} as "expiresAt",
   ${milliseconds(lastAccessedAt)} as "lastAccessedAt"`
 
+/** The ids that a statement is given. */
+const ids = opaque('$1::bytea[]')
+
 /** A session is found again by its place in what was asked for, which is shorter than its id. */
-const position = 'array_position($1::bytea[], id) as position'
+const position = `array_position(${ids}, id) as position`
 
 const stale = 'last_accessed_at < now() - interval \'1 minute\''
 
@@ -26,7 +29,7 @@ const live = '(expires_at > now()) is true'
 export const forUseText = `
   select ${position}, ${columns}, ${stale} as "accessIsStale"
   from sipher_sessions.sessions
-  where id = any ($1::bytea[]) and ${live}`
+  where id = any (${ids}::bytea[]) and ${live}`
 
 /**
  * The same with its times. To read a session is to use it: where the access is worth noting, the time is now, whether
@@ -35,7 +38,7 @@ export const forUseText = `
 export const byIdText = `
   select ${position}, ${columns}, ${times(`case when ${stale} then now() else last_accessed_at end`)}, ${stale} as "accessIsStale"
   from sipher_sessions.sessions
-  where id = any ($1::bytea[]) and ${live}`
+  where id = any (${ids}::bytea[]) and ${live}`
 
 /**
  * The part of a statement that takes sessions off their owners' counts, one for each row of `gone`, which is its owner. By an
@@ -59,7 +62,7 @@ const namesOf = (defaults: string, secrets: string) => `array(select jsonb_objec
 export const insertText = `
   with given as (
     select *, row_number() over (partition by owner_id order by position) as number
-    from unnest($1::bytea[], $2::text[], $3::jsonb[], $4::jsonb[], $5::int[], $6::int[]) with ordinality
+    from unnest(${ids}, $2::text[], $3::jsonb[], $4::jsonb[], $5::int[], $6::int[]) with ordinality
       as given (id, owner_id, defaults, secrets, ttl_seconds, max_sessions, position)
   ), counted as (
     insert into sipher_sessions.session_counts as counts (owner_id, sessions, max_sessions, admitted)
@@ -87,11 +90,11 @@ export const insertText = `
 export const patchText = `
   with given as (
     select *, ${namesOf('defaults', 'secrets')} as names
-    from unnest($1::bytea[], $2::text[], $3::jsonb[], $4::jsonb[], $5::boolean[]) as given (id, owner_id, defaults, secrets, checked)
+    from unnest(${ids}, $2::text[], $3::jsonb[], $4::jsonb[], $5::boolean[]) as given (id, owner_id, defaults, secrets, checked)
   ), held as (
     select session.id
     from sipher_sessions.sessions as session join given on given.id = session.id and given.owner_id = session.owner_id
-    where session.id = any ($1::bytea[]) and ${live} and (given.checked or session.secrets - given.names = '{}')
+    where session.id = any (${ids}::bytea[]) and ${live} and (given.checked or session.secrets - given.names = '{}')
     order by session.id
     for update of session
   ), patched as (
@@ -112,11 +115,11 @@ export const patchText = `
  */
 export const removeText = `
   with given as (
-    select * from unnest($1::bytea[], $2::text[]) with ordinality as given (id, owner_id, position)
+    select * from unnest(${ids}, $2::text[]) with ordinality as given (id, owner_id, position)
   ), locked as (
     select session.id
     from sipher_sessions.sessions as session join given on given.id = session.id and given.owner_id = session.owner_id
-    where session.id = any ($1::bytea[]) and ${live}
+    where session.id = any (${ids}::bytea[]) and ${live}
     order by session.id
     for update of session
   ), deleted as (

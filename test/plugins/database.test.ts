@@ -3,7 +3,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Fastify from 'fastify'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { waitingSince } from '../../src/plugins/database.js'
 import { hashApiKey } from '../../src/api-key.js'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
@@ -125,29 +125,57 @@ t.test('a statement that outlasts the time allowed on a pool without a limit of 
   t.strictSame((await host.sessionDatabase.query('select 1 as one')).rows, [{ one: 1 }])
 })
 
-t.test('statements that are kept find their rows by an index, though they were planned while the tables were small', async t => {
-  const { service } = await startService(t, { maxConnections: 1 })
+/** Makes requests that take every statement that has a name, one after the other, and answers what Postgres has kept of these. */
+async function useStatements (t: Test, options: { stored: number, rounds: number }) {
+  const { service, connectionString } = await startService(t, { maxConnections: 1 })
+  const { sessionDatabase, apiKeyRepository, requestCountRepository } = service
   const { key, headers } = await createKey(service)
-  const sessionId = await createSession(service, key)
+  const pool = createPool(t, connectionString)
+  await pool.query(`
+    with somebody as (
+      insert into sipher_sessions.api_keys (id, secret_hash, display_prefix, tier, name)
+      select 'key_' || md5(n::text), sha256(n::text::bytea), '', 'pro', 'somebody' from generate_series(1, $1::int) n
+      returning id, secret_hash
+    ), counted as (
+      insert into sipher_sessions.request_counts (principal_id, window_start, requests) select id, now(), 1 from somebody
+    )
+    insert into sipher_sessions.sessions (id, owner_id, defaults, expires_at)
+    select secret_hash, id, '{}', now() + interval '1 day' from somebody`, [options.stored])
   // What Postgres knows nothing of it takes for larger than it is.
-  await service.sessionDatabase.query('analyze')
-  t.equal((await service.inject({ method: 'POST', url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId } })).statusCode, 200)
-  t.equal((await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
-  t.equal((await service.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chain: 'sui' } } })).statusCode, 200)
-  t.equal((await service.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
-  await createSession(service, key)
-  await service.apiKeyRepository.authenticate(hashApiKey(key))
-  await service.requestCountRepository.increment('x')
-  await service.sessionDatabase.query('set plan_cache_mode = force_generic_plan')
-  const { rows } = await service.sessionDatabase.query<{ name: string, types: string[] }>('select name, parameter_types::text[] as types from pg_prepared_statements order by name')
+  await pool.query('analyze')
+  for (let round = 0; round < options.rounds; round++) {
+    const sessionId = await createSession(service, key)
+    for (const request of [
+      { method: 'POST', url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId } },
+      { method: 'GET', url: `/v1/sessions/${sessionId}`, headers },
+      { method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chain: 'sui' } } },
+      { method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers }
+    ] as const) t.equal((await service.inject(request)).statusCode, 200)
+    await apiKeyRepository.authenticate(hashApiKey(key))
+    await requestCountRepository.increment('x')
+  }
+  const { rows } = await sessionDatabase.query<{ name: string, types: string[], kept: boolean }>(
+    'select name, parameter_types::text[] as types, generic_plans > 0 as kept from pg_prepared_statements order by name')
   t.strictSame(rows.map(({ name }) => name), ['authenticate', 'authenticate-and-count', 'count', 'create-sessions', 'delete-sessions', 'get-sessions', 'patch-sessions', 'use-sessions'])
-  for (const { name, types } of rows) {
-    const { rows: lines } = await service.sessionDatabase.query<{ 'QUERY PLAN': string }>(`explain execute "${name}" (${types.map(type => `null::${type}`).join()})`)
+  return { sessionDatabase, statements: rows }
+}
+
+t.test('statements that are kept find their rows by an index, though they were planned while the tables were small', async t => {
+  const { sessionDatabase, statements } = await useStatements(t, { stored: 0, rounds: 1 })
+  await sessionDatabase.query('set plan_cache_mode = force_generic_plan')
+  for (const { name, types } of statements) {
+    const { rows: lines } = await sessionDatabase.query<{ 'QUERY PLAN': string }>(`explain execute "${name}" (${types.map(type => `null::${type}`).join()})`)
     const plan = lines.map(line => line['QUERY PLAN']).join('\n')
     t.notMatch(plan, /Seq Scan|sessions_expires_at/, name)
     // Each of them by the ids, and not all of them in the order of the ids.
     for (const [, condition] of plan.matchAll(/Index Scan using .*\n\s*(.*)/g)) t.match(condition, 'Index Cond', name)
   }
+})
+
+t.test('single requests are not planned each time, however much is stored', async t => {
+  // The first five times Postgres plans each for the values that it is given.
+  const { statements } = await useStatements(t, { stored: 20_000, rounds: 6 })
+  for (const { name, kept } of statements) t.ok(kept, name)
 })
 
 t.test('behind a pooler a connection asks for nothing, and each statement has its limit all the same', async t => {
