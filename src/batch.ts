@@ -60,16 +60,23 @@ export function createBatch<Item, Result> (run: (items: Item[], since: number) =
   const { maxSize = 500, eagerSize = 32, patienceMs = 5, maxInFlight = 3, maxWaiting = 5000, maxWaitMs = 400, isOneItemsFault } = options
   const waiting: Waiting<Item, Result>[] = []
   let inFlight = 0
-  /** Runs while the latest batch may still be waited for. */
-  let patience: NodeJS.Timeout | undefined
+  /** The latest batch, while it may still be waited for. */
+  let awaited: { since: number, patience?: NodeJS.Timeout } | undefined
   let scheduled = false
 
-  // Not a microtask: it would end the batch with the current callback, in which there is one request. setImmediate
-  // comes after all sockets that were readable have been read.
   function schedule (): void {
-    if (waiting.length >= eagerSize) {
+    if (waiting.length === 0) return
+    if (awaited) {
+      if (awaited.patience) return
+      // Only where something waits: a lone request need not pay for a timer.
+      const leftMs = awaited.since + patienceMs - performance.now()
+      if (leftMs > 0) awaited.patience = setTimeout(endPatience, leftMs)
+      else endPatience()
+    } else if (waiting.length >= eagerSize) {
       dispatch()
-    } else if (!scheduled && waiting.length > 0 && mayDispatch()) {
+    } else if (!scheduled && inFlight < maxInFlight) {
+      // Not a microtask: it would end the batch with the current callback, in which there is one request. setImmediate
+      // comes after all sockets that were readable have been read.
       scheduled = true
       setImmediate(() => {
         scheduled = false
@@ -78,27 +85,24 @@ export function createBatch<Item, Result> (run: (items: Item[], since: number) =
     }
   }
 
-  function mayDispatch (): boolean {
-    return patience === undefined && inFlight < maxInFlight
-  }
-
   function dispatch (): void {
-    if (!mayDispatch()) return
+    if (awaited || inFlight === maxInFlight) return
     refuseLate()
     if (waiting.length === 0) return
-    const timer = setTimeout(endPatience, patienceMs)
-    patience = timer
+    const batch = waiting.splice(0, maxSize)
+    const latest = awaited = { since: performance.now() }
     inFlight++
-    void send(waiting.splice(0, maxSize), () => {
+    void send(batch, () => {
       inFlight--
-      if (patience === timer) endPatience()
+      if (awaited === latest) endPatience()
       else schedule()
     })
+    schedule()
   }
 
   function endPatience (): void {
-    clearTimeout(patience)
-    patience = undefined
+    clearTimeout(awaited?.patience)
+    awaited = undefined
     schedule()
   }
 

@@ -82,6 +82,29 @@ t.test('what comes waits for the batch before it, if that is not slow; slow ones
   t.strictSame(await Promise.all([third, ...fourth]), ['Z', 'P', 'Q'])
 })
 
+t.test('what comes when the batch before it is slow already does not wait at all', async t => {
+  const patienceMs = 30
+  const { runs, run, load } = startGated({ patienceMs })
+  const slow = load('slow')
+  await run(1)
+  const began = performance.now()
+  while (performance.now() - began < patienceMs + 2) await turn()
+  const next = load('next')
+  await turn()
+  t.strictSame(runs.map(({ items }) => items), [['slow'], ['next']])
+  for (const { finish } of runs) finish()
+  t.strictSame(await Promise.all([slow, next]), ['SLOW', 'NEXT'])
+})
+
+t.test('what a batch has no room for goes with the next, which waits no longer than it may', async t => {
+  const { run, load } = startGated({ maxSize: 2, patienceMs: 10 })
+  const results = ['a', 'b', 'c'].map(load)
+  await run(1)
+  t.strictSame((await run(2)).items, ['c'], 'while the first is under way')
+  for (const number of [1, 2]) (await run(number)).finish()
+  t.strictSame(await Promise.all(results), ['A', 'B', 'C'])
+})
+
 t.test('beyond the queue\'s maximum length a request is refused at once', async t => {
   const { runs, run, load } = startGated({ maxWaiting: 2, maxInFlight: 1 })
   const first = load('under way')
