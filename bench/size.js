@@ -9,7 +9,7 @@ const few = 10_000
 
 export async function run ({ short, json, connections }) {
   const many = short ? 200_000 : 5_000_000
-  const timing = short ? { rounds: 3, seconds: 1.5, warmUp: 3 } : { rounds: 5, seconds: 3, warmUp: 15 }
+  const timing = short ? { rounds: 3, seconds: 1.5, warmUp: 3 } : { rounds: 21, seconds: 0.7, warmUp: 15 }
   return withPostgres(async connectionString => {
     const client = new pg.Client({ connectionString })
     await client.connect()
