@@ -76,18 +76,21 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
     return handOut(principalIds, new Map(rows.map(row => [row.id, row]))) as RequestCount[]
   })
 
+  const read = createBatch<string, RequestCount>(async (principalIds, since) => {
+    const { rows } = await waitingSince(database, since).query<CountRow>(`
+      select principal_id as id, requests, ${remaining('$1', 'window_start')} as "remainingMs"
+      from sipher_sessions.request_counts
+      where principal_id = any ($2::text[]) and ${remaining('$1', 'window_start')} > 0`, [windowMs, [...new Set(principalIds)]])
+    const counts = new Map(rows.map(({ id, ...count }) => [id, count]))
+    return principalIds.map(id => counts.get(id) ?? { requests: 0, remainingMs: windowMs })
+  })
+
   return {
     /** Counts a request, and answers which one of the principal's window it is, from 1. */
     increment,
 
     /** The principal's count, without counting. */
-    async read (principalId: string): Promise<RequestCount> {
-      const { rows } = await database.query<CountRow>(`
-        select requests, ${remaining('$1', 'window_start')} as "remainingMs"
-        from sipher_sessions.request_counts
-        where principal_id = $2::text and ${remaining('$1', 'window_start')} > 0`, [windowMs, principalId])
-      return rows[0] ?? { requests: 0, remainingMs: windowMs }
-    },
+    read,
 
     /** Removes at most `limit` counts whose window is over, and returns how many. */
     async deleteExpired (limit: number): Promise<number> {

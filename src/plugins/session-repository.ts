@@ -151,6 +151,12 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     return sessions.map(session => deleted.delete(patchKey(session)))
   })
 
+  const countLive = createBatch<string, number>(async (ownerIds, since) => {
+    const { rows } = await waitingSince(database, since).query<{ ownerId: string, live: number }>(countLiveText, [[...new Set(ownerIds)]])
+    const live = new Map(rows.map(row => [row.ownerId, row.live]))
+    return ownerIds.map(ownerId => live.get(ownerId)!)
+  })
+
   return {
     /**
      * Stores a new session.
@@ -245,6 +251,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       if (!await remove({ sessionId, ownerId })) notFound()
     },
 
+    /** How many sessions the owner has that have not expired, at one moment. */
     countLive,
 
     /**
@@ -261,12 +268,6 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      * to that itself, unless the process ends too soon.
      */
     uncountRemoved
-  }
-
-  /** How many sessions the owner has that have not expired, at one moment. */
-  async function countLive (ownerId: string): Promise<number> {
-    const { rows } = await database.query<{ live: number }>(countLiveText, [ownerId])
-    return rows[0]!.live
   }
 
   async function uncountRemoved (): Promise<number> {

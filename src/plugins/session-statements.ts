@@ -146,13 +146,14 @@ export const noteAccessText = `
 
 const expired = 'expires_at <= now()'
 
-/** How many sessions of the owner `$1` have not expired. */
+/** How many sessions each of the owners `$1` has that have not expired. */
 export const countLiveText = `
-  select (
-    coalesce((select sessions from sipher_sessions.session_counts where owner_id = $1::text), 0)
-    - (select count(*) from sipher_sessions.session_removals, unnest(owner_ids) as owner_id where owner_id = $1::text)
-    - (select count(*) from sipher_sessions.sessions where owner_id = $1::text and ${expired})
-  )::int as live`
+  select owner_id as "ownerId", (
+    coalesce((select sessions from sipher_sessions.session_counts as counts where counts.owner_id = given.owner_id), 0)
+    - (select count(*) from sipher_sessions.session_removals, unnest(owner_ids) as removed (owner_id) where removed.owner_id = given.owner_id)
+    - (select count(*) from sipher_sessions.sessions as session where session.owner_id = given.owner_id and ${expired})
+  )::int as live
+  from unnest($1::text[]) as given (owner_id)`
 
 /** Removes at most `$1` sessions that have expired. */
 export const deleteExpiredText = `

@@ -1,9 +1,11 @@
 import Fastify from 'fastify'
 import rateLimit from '@fastify/rate-limit'
+import type pg from 'pg'
 import t from 'tap'
 import sipherSessions from '../../src/index.js'
 import { generateApiKey, hashApiKey } from '../../src/api-key.js'
-import { adminKey, answer, createDatabase, createKey, createPool, encryptionKeys, failure, startService } from '../helpers.js'
+import { type Tier } from '../../src/schemas/tier.js'
+import { adminKey, answer, createDatabase, createKey, createPool, createSession, encryptionKeys, failure, startService } from '../helpers.js'
 
 t.test('a key\'s requests are counted by its tier, whatever they ask, and the 101st of a free key is a 429', async t => {
   const { service } = await startService(t)
@@ -36,6 +38,31 @@ t.test('of 200 requests at once through two instances, a limit of 100 lets exact
   t.equal(responses.filter(({ statusCode }) => statusCode === 429).length, 100)
   const remaining = responses.filter(({ statusCode }) => statusCode === 200).map(({ headers }) => Number(headers['ratelimit-remaining']))
   t.strictSame(remaining.sort((a, b) => a - b), Array.from({ length: 100 }, (_, i) => i), 'and each is told what was left after it')
+})
+
+t.test('what is left is read by few statements, however many ask at once, and each principal is told its own', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  const statements: string[] = []
+  pool.on('connect', client => {
+    const query = client.query.bind(client) as (...args: unknown[]) => unknown
+    Object.assign(client, {
+      query: (...args: [pg.QueryConfig]) => {
+        statements.push(args[0].text)
+        return query(...args)
+      }
+    })
+  })
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0 })
+  const keys = await Promise.all((['pro', 'free', 'enterprise'] satisfies Tier[]).map(tier => createKey(host, tier)))
+  await createSession(host, keys[0]!.key)
+  statements.length = 0
+  const responses = await Promise.all(Array.from({ length: 60 }, (_, i) => host.inject({ url: '/v1/limits', headers: keys[i % 3]!.headers })))
+  t.strictSame(new Set(responses.map(({ statusCode }) => statusCode)), new Set([200]))
+  const answers = responses.slice(-3).map(response => response.json().data)
+  t.strictSame(answers.map(({ tier, requests, sessions }) => [tier, requests.remaining, sessions.live]), [['pro', 9_979, 1], ['free', 80, 0], ['enterprise', 99_980, 0]])
+  t.ok(statements.length <= 3 * 3, `${statements.length} statements`)
 })
 
 t.test('requests with both secrets of a key that was rotated are counted together, each once', async t => {
