@@ -127,7 +127,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
 
   // Rows that another statement holds are skipped: it changes the key, or notes the same use. So no two of these can wait
   // for each other in a circle, whatever keys they share.
-  const noting = createNoting(ids => database.query(`
+  const noting = createNoting<string>(ids => database.query(`
     update sipher_sessions.api_keys set last_used_at = now()
     where id = any (array(
       select id from sipher_sessions.api_keys
@@ -136,7 +136,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
     ))`, [ids]), onNotingFailed)
 
   function inUse ({ id, tier, useIsStale }: FoundRow): Authenticated {
-    if (useIsStale) noting.note(id)
+    if (useIsStale) noting.note(id, id)
     return { id, tier }
   }
 

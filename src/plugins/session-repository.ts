@@ -51,11 +51,17 @@ interface SessionRow {
 }
 
 interface Accessed {
-  /** Whether the last access was noted so long ago that this one is worth a write. */
-  accessIsStale: boolean
+  /** Where the row is, if its last access was noted so long ago that this one is worth a write. */
+  staleCtid: string | null
 }
 
 type Times = Pick<Session, 'createdAt' | 'expiresAt' | 'lastAccessedAt'>
+
+interface UsedSession {
+  sessionId: string
+  /** Where its row was when it was read. */
+  ctid: string
+}
 
 interface NewSession {
   id: Buffer
@@ -91,7 +97,8 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
 
   const byId = createBatch<string, SessionRow & Accessed & Times | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since))
 
-  const noting = createNoting(sessionIds => database.query(noteAccessText, [idArray(sessionIds)], 'note-access'), error => {
+  const noting = createNoting<UsedSession>(used => database.query(noteAccessText,
+    [used.map(({ ctid }) => ctid), idArray(used.map(({ sessionId }) => sessionId))], 'note-access'), error => {
     onFailed(error, 'noting when sessions were last used failed; their next use tries again')
   })
 
@@ -198,7 +205,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       const row = await reading
       if (row?.ownerId !== ownerId) notFound()
       const defaults = openRow(sessionId, row)
-      if (row.accessIsStale) noting.note(sessionId)
+      if (row.staleCtid !== null) noting.note(sessionId, { sessionId, ctid: row.staleCtid })
       return { defaults }
     },
 
@@ -219,7 +226,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       const row = await reading
       if (row?.ownerId !== ownerId) notFound()
       const session = toSession(sessionId, row)
-      if (row.accessIsStale) noting.note(sessionId)
+      if (row.staleCtid !== null) noting.note(sessionId, { sessionId, ctid: row.staleCtid })
       return session
     },
 

@@ -25,9 +25,12 @@ const stale = 'last_accessed_at < now() - interval \'1 minute\''
  */
 const live = '(expires_at > now()) is true'
 
+/** Where a session's row is, if its last access was noted so long ago that this one is worth a write; else null. */
+const staleCtid = `case when ${stale} then ctid end as "staleCtid"`
+
 /** For each of the ids `$1` that is a session's, what it holds. */
 export const forUseText = `
-  select ${position}, ${columns}, ${stale} as "accessIsStale"
+  select ${position}, ${columns}, ${staleCtid}
   from sipher_sessions.sessions
   where id = any (${ids}::bytea[]) and ${live}`
 
@@ -36,7 +39,7 @@ export const forUseText = `
  * that has been noted yet or not.
  */
 export const byIdText = `
-  select ${position}, ${columns}, ${times(`case when ${stale} then now() else last_accessed_at end`)}, ${stale} as "accessIsStale"
+  select ${position}, ${columns}, ${times(`case when ${stale} then now() else last_accessed_at end`)}, ${staleCtid}
   from sipher_sessions.sessions
   where id = any (${ids}::bytea[]) and ${live}`
 
@@ -133,15 +136,19 @@ export const removeText = `
   select position::int from given where (id, owner_id) not in (select id, owner_id from deleted)`
 
 /**
- * Notes that sessions are used. Rows that another statement holds are skipped: it deletes or patches them, or notes the
- * same access.
+ * Notes that the sessions whose rows were at `$1` when they were read, and whose ids are `$2`, are used. To go to their rows
+ * by the index, which a read has just done, would take twice as long. A row that has moved since was changed or noted; one
+ * that is another session's by now has another id, which is compared in a form that no index serves, as is `live`.
+ *
+ * Rows that another statement holds are skipped: it deletes or patches them, or notes the same access.
  */
 export const noteAccessText = `
   update sipher_sessions.sessions set last_accessed_at = now()
-  where id = any (array(
-      select id from sipher_sessions.sessions
-      where id = any ($1::bytea[]) and ${stale} and ${live}
-      for update skip locked
+  where ctid = any (array(
+      select session.ctid
+      from unnest(${opaque('$1::tid[]')}, ${opaque('$2::bytea[]')}) as used (ctid, id) join sipher_sessions.sessions as session on session.ctid = used.ctid
+      where (session.id = used.id) is true and ${stale} and ${live}
+      for update of session skip locked
     ))`
 
 const expired = 'expires_at <= now()'

@@ -145,18 +145,22 @@ async function useStatements (t: Test, options: { stored: number, rounds: number
   await pool.query('analyze')
   for (let round = 0; round < options.rounds; round++) {
     const sessionId = await createSession(service, key)
+    await pool.query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'1 hour\' where id = decode(substr($1, 6), \'hex\')', [sessionId])
     for (const request of [
       { method: 'POST', url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId } },
       { method: 'GET', url: `/v1/sessions/${sessionId}`, headers },
       { method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chain: 'sui' } } },
       { method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers }
-    ] as const) t.equal((await service.inject(request)).statusCode, 200)
+    ] as const) {
+      t.equal((await service.inject(request)).statusCode, 200)
+      await service.sessionRepository.settled()
+    }
     await apiKeyRepository.authenticate(hashApiKey(key))
     await requestCountRepository.increment('x')
   }
   const { rows } = await sessionDatabase.query<{ name: string, types: string[], kept: boolean }>(
     'select name, parameter_types::text[] as types, generic_plans > 0 as kept from pg_prepared_statements order by name')
-  t.strictSame(rows.map(({ name }) => name), ['authenticate', 'authenticate-and-count', 'count', 'create-sessions', 'delete-sessions', 'get-sessions', 'patch-sessions', 'use-sessions'])
+  t.strictSame(rows.map(({ name }) => name), ['authenticate', 'authenticate-and-count', 'count', 'create-sessions', 'delete-sessions', 'get-sessions', 'note-access', 'patch-sessions', 'use-sessions'])
   return { sessionDatabase, statements: rows }
 }
 

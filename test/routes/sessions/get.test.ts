@@ -1,4 +1,5 @@
 import t from 'tap'
+import { noteAccessText } from '../../../src/plugins/session-statements.js'
 import { answer, createKey, createPool, createSession, failure, startService } from '../../helpers.js'
 
 t.test('GET /v1/sessions/{id} answers what the session holds', async t => {
@@ -100,6 +101,20 @@ t.test('an access to a session that is being changed is not noted, and waits for
   t.ok(Date.now() - lastAccessedAt < 60_000)
   const { rows: [{ age }] } = await pool.query('select extract(epoch from now() - last_accessed_at)::float8 as age from sipher_sessions.sessions')
   t.ok(age > 3_500)
+})
+
+t.test('an access is noted of the session that was read, not of one that has taken its place since', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key } = await createKey(service)
+  const [sessionId, successor] = [await createSession(service, key), await createSession(service, key)]
+  const pool = createPool(t, connectionString)
+  await pool.query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'1 hour\'')
+  const bytes = (id: string) => `\\x${id.slice('sess_'.length)}`
+  const { rows: [{ ctid }] } = await pool.query('select ctid from sipher_sessions.sessions where id = $1', [bytes(successor)])
+  const noteAt = async (id: string) => (await service.sessionDatabase.query(noteAccessText, [[ctid], `{"\\${bytes(id)}"}`])).rowCount
+  t.equal(await noteAt(sessionId), 0)
+  t.equal(await noteAt(successor), 1)
+  t.equal(await noteAt(successor), 0, 'where it was')
 })
 
 t.test('a bad id is a 400', async t => {
