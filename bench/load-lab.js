@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../dist/embedded-postgres.js'
+import { beforeExit } from '../scripts/before-exit.js'
 import { createClient } from './load-client.js'
 import { idsOf, keyCount } from './load-data.js'
 
@@ -21,20 +22,29 @@ const settings = { shared_buffers: '4GB', max_wal_size: '8GB' }
 export async function withPostgres (run) {
   const dataDir = mkdtempSync(join(tmpdir(), 'sipher-bench-'))
   chmodSync(dataDir, 0o755)
-  const first = await startEmbeddedPostgres({ dataDir })
-  const client = new pg.Client({ connectionString: first.connectionString })
-  await client.connect()
-  for (const [name, value] of Object.entries(settings)) await client.query(`alter system set ${name} = '${value}'`)
-  await client.end()
-  await first.stop()
-  const postgres = await startEmbeddedPostgres({ dataDir })
+  let postgres = startEmbeddedPostgres({ dataDir })
+  const cleanUp = beforeExit(async () => {
+    // The second may be starting by then.
+    for (let stopped; stopped !== postgres;) {
+      stopped = postgres
+      await (await stopped).stop()
+    }
+    rmSync(dataDir, { recursive: true, force: true })
+  })
   try {
+    const first = await postgres
+    const client = new pg.Client({ connectionString: first.connectionString })
+    await client.connect()
+    for (const [name, value] of Object.entries(settings)) await client.query(`alter system set ${name} = '${value}'`)
+    await client.end()
+    await first.stop()
+    postgres = startEmbeddedPostgres({ dataDir })
+    const { connectionString } = await postgres
     pin(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), 1)
     pin(process.pid, 1)
-    return await run(postgres.connectionString)
+    return await run(connectionString)
   } finally {
-    await postgres.stop()
-    rmSync(dataDir, { recursive: true, force: true })
+    await cleanUp()
   }
 }
 

@@ -7,19 +7,23 @@ import { join } from 'node:path'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../dist/embedded-postgres.js'
 import { migrate } from '../dist/migrate.js'
+import { beforeExit } from './before-exit.js'
 
 const template = 'sipher_sessions_template'
 const results = join('.tap', 'results.tap')
 
-let embedded
-let dataDir
+let cleanUp
 let connectionString = process.env.TEST_DATABASE_URL
 if (!connectionString) {
-  dataDir = mkdtempSync(join(tmpdir(), 'sipher-test-'))
+  const dataDir = mkdtempSync(join(tmpdir(), 'sipher-test-'))
   // For root, whose PostgreSQL runs as another user.
   chmodSync(dataDir, 0o755)
-  embedded = await startEmbeddedPostgres({ dataDir, durable: false, log: console.error })
-  connectionString = embedded.connectionString
+  const embedded = startEmbeddedPostgres({ dataDir, durable: false, log: console.error })
+  cleanUp = beforeExit(async () => {
+    await (await embedded).stop()
+    rmSync(dataDir, { recursive: true, force: true })
+  })
+  connectionString = (await embedded).connectionString
 }
 
 let passed = 0
@@ -35,8 +39,7 @@ try {
 } catch (error) {
   console.error(error)
 } finally {
-  await embedded?.stop()
-  if (dataDir) rmSync(dataDir, { recursive: true, force: true })
+  await cleanUp?.()
 }
 // Missed coverage fails the run although every test passed.
 if (exitCode !== 0 && failed === 0) failed = 1
@@ -64,8 +67,13 @@ function runTap () {
     stdio: 'inherit',
     env: { ...process.env, TEST_DATABASE_URL: connectionString, TEST_TEMPLATE_DATABASE: template }
   })
-  return new Promise((resolve, reject) => {
+  const ended = new Promise((resolve, reject) => {
     tap.once('error', reject)
     tap.once('exit', code => resolve(code ?? 1))
   })
+  beforeExit(() => {
+    tap.kill('SIGTERM')
+    return ended
+  })
+  return ended
 }

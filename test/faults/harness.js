@@ -11,6 +11,7 @@ import pg from 'pg'
 import { Agent, request as send } from 'undici'
 import { startEmbeddedPostgres } from '../../dist/embedded-postgres.js'
 import { migrate } from '../../dist/migrate.js'
+import { beforeExit } from '../../scripts/before-exit.js'
 
 export const adminKey = 'the-admin-key-of-the-fault-tests-0123456789'
 export const encryptionKeys = [Buffer.alloc(32, 7).toString('base64')]
@@ -26,13 +27,16 @@ const environment = {
   SESSION_LIMIT_PRO: '2000000000'
 }
 
-/** Ends what was started, the last first, however the test ends. */
+/** Ends what was started, the last first, however the test ends, be it by a signal. */
 export async function withCleanup (run) {
   const cleanups = []
+  const cleanUp = beforeExit(async () => {
+    for (const cleanup of cleanups.reverse()) await cleanup()
+  })
   try {
     return await run(cleanup => cleanups.push(cleanup))
   } finally {
-    for (const cleanup of cleanups.reverse()) await cleanup()
+    await cleanUp()
   }
 }
 
@@ -45,13 +49,14 @@ export async function withCleanup (run) {
 export async function startPostgres (defer, { pooler = false } = {}) {
   const dataDir = mkdtempSync(join(tmpdir(), 'sipher-faults-'))
   chmodSync(dataDir, 0o755)
-  let server = await startEmbeddedPostgres({ dataDir })
+  let server = startEmbeddedPostgres({ dataDir })
   defer(async () => {
-    await server?.stop()
+    await (await server)?.stop()
     rmSync(dataDir, { recursive: true, force: true })
   })
+  const { connectionString } = await server
   return {
-    connectionString: pooler ? await startPgBouncer(defer, server.connectionString) : server.connectionString,
+    connectionString: pooler ? await startPgBouncer(defer, connectionString) : connectionString,
     variables: pooler ? { DATABASE_POOLER: 'transaction' } : {},
     options: pooler ? { pooler: 'transaction' } : {},
     /** PostgreSQL's immediate shutdown: no checkpoint, no goodbye; the next start recovers from the log. */
@@ -62,11 +67,12 @@ export async function startPostgres (defer, { pooler = false } = {}) {
       server = undefined
     },
     async stop () {
-      await server.stop()
+      await (await server).stop()
       server = undefined
     },
     async start () {
-      server = await startEmbeddedPostgres({ dataDir })
+      server = startEmbeddedPostgres({ dataDir })
+      await server
     }
   }
 }
@@ -186,6 +192,13 @@ export async function query (connectionString, text, values) {
 export async function startInstance (defer, databaseUrl, variables = {}, script = 'dist/server.js') {
   const child = spawn(process.execPath, [script], { env: { ...environment, LOG_LEVEL: 'info', DATABASE_URL: databaseUrl, ...variables }, stdio: ['ignore', 'pipe', 'pipe'] })
   const exited = once(child, 'exit')
+  /** Ends it; resolves with its exit code. */
+  async function stop (signal = 'SIGTERM') {
+    child.kill(signal)
+    const [code] = await exited
+    return code
+  }
+  defer(() => stop('SIGKILL'))
   let output = ''
   const origin = await new Promise((resolve, reject) => {
     const read = chunk => {
@@ -198,19 +211,12 @@ export async function startInstance (defer, databaseUrl, variables = {}, script 
     child.stderr.setEncoding('utf8').on('data', read)
     exited.then(([code, signal]) => reject(new Error(`the service ended with ${code ?? signal}:\n${output}`)))
   })
-  const instance = {
+  return {
     origin,
     pid: child.pid,
     exited,
-    /** Ends it; resolves with its exit code. */
-    async stop (signal = 'SIGTERM') {
-      child.kill(signal)
-      const [code] = await exited
-      return code
-    }
+    stop
   }
-  defer(() => instance.stop('SIGKILL'))
-  return instance
 }
 
 /** Sends requests to the service; connections are kept, as a client's are. */
