@@ -85,7 +85,8 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
     identify (request) {
       const { 'x-user': user, 'x-tier': tier = 'pro' } = request.headers
       if (user === 'broken') throw failure
-      if (user === 'nobody') return { id: '', tier: 'pro' }
+      const id = { nobody: '', nul: 'ann\0', half: 'ann\ud800', whole: 'ann🔑' }[String(user)]
+      if (id !== undefined) return { id, tier: 'pro' }
       return user === undefined ? null : { id: String(user), tier: tier as 'pro' | 'free' }
     }
   })
@@ -99,7 +100,10 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
   t.equal((await echo({ 'x-user': 'ann', 'x-tier': 'free' })).json().error.code, 'TIER_ACCESS_DENIED')
   t.equal((await echo({})).json().error.code, 'UNAUTHORIZED')
   t.strictSame(answer(await echo({ 'x-user': 'broken' })), { status: 500, body: { host: 'identity is down' } }, 'what the host throws is the host\'s to answer')
-  t.strictSame((await echo({ 'x-user': 'nobody' })).json(), { host: 'identify answered a principal whose id is not a string of at least one character, without NUL' })
+  for (const user of ['nobody', 'nul', 'half']) {
+    t.strictSame((await echo({ 'x-user': user })).json(), { host: 'identify answered a principal whose id is not a string of at least one character, without NUL and half a surrogate pair' })
+  }
+  t.equal((await echo({ 'x-user': 'whole' })).json().error.code, 'SESSION_NOT_FOUND')
   t.strictSame((await echo({ 'x-user': 'ann', 'x-tier': 'gold' })).json(), { host: 'identify answered a principal whose tier is gold; the tiers are free, pro, enterprise' })
 })
 

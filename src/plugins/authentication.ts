@@ -161,11 +161,16 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   fastify.decorate('requireAdmin', requireAdmin)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit'] })
 
-/** A host's mistake in `identify` would give its callers sessions that nobody finds again. */
+/**
+ * A host's mistake in `identify` would give its callers sessions that nobody finds again, or that others find: as UTF-8 all
+ * halves of surrogate pairs are one character.
+ */
 function requireValid (principal: Principal | null): Principal | null {
   if (principal === null) return null
   const { id, tier } = principal
-  if (typeof id !== 'string' || id === '' || id.includes('\0')) throw new TypeError('identify answered a principal whose id is not a string of at least one character, without NUL')
+  if (typeof id !== 'string' || id === '' || id.includes('\0') || /\p{Surrogate}/u.test(id)) {
+    throw new TypeError('identify answered a principal whose id is not a string of at least one character, without NUL and half a surrogate pair')
+  }
   if (!tierNames.includes(tier)) throw new TypeError(`identify answered a principal whose tier is ${String(tier)}; the tiers are ${tierNames.join(', ')}`)
   return principal
 }
