@@ -8,6 +8,10 @@ import { type RequestCount } from './request-count-repository.js'
 
 /** Who makes a request. Sessions belong to the id, so it must be stable and never be given to another caller. */
 export interface Principal {
+  /**
+   * Whose sessions and counts these are: at least one character, without NUL and half a surrogate pair, which Postgres cannot
+   * hold. A host whose `identify` answers another gets a TypeError.
+   */
   id: string
   tier: Tier
 }
