@@ -9,8 +9,8 @@ export interface ExpiredRowsOptions {
   sweepIntervalMs?: number
 }
 
-/** Rows of one statement: it holds their locks, and the disk, for a few milliseconds only. */
-const batchSize = 500
+/** Rows of one statement, where it says no other: it holds their locks, and the disk, for a few milliseconds only. */
+const rowsAtOnce = 500
 
 /**
  * How long a sweep rests after a full batch, as a multiple of what the batch took: whatever the machine and its load, an
@@ -32,7 +32,9 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
     { what: 'expired sessions', run: sessionRepository.deleteExpired },
     { what: 'counts of deleted sessions', run: sessionRepository.uncountRemoved },
     { what: 'expired counts', run: requestCountRepository.deleteExpired },
-    { what: 'expired audit entries', run: auditRepository.deleteExpired }
+    // Each may have an entry for each of 500 sessions.
+    { what: 'expired audit rows', run: auditRepository.deleteExpired, batchSize: 50 },
+    { what: 'expired audit entries from before they shared rows', run: auditRepository.deleteExpiredOlder }
   ]
   let timer: NodeJS.Timeout
   let sweep: Promise<void> = Promise.resolve()
@@ -45,7 +47,7 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
   }
 
   async function sweepAll (): Promise<void> {
-    for (const { what, run } of sweeps) {
+    for (const { what, run, batchSize = rowsAtOnce } of sweeps) {
       let total = 0
       try {
         let deleted: number

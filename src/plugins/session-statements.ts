@@ -132,7 +132,7 @@ export const removeText = `
   ), removed as (
     insert into sipher_sessions.session_removals (owner_ids)
     select array_agg(owner_id) from deleted having count(*) > 0
-  ), audited as (${auditSessions('session.delete', 'deleted', 'array[]::text[]')})
+  ), audited as (${auditSessions('session.delete', 'deleted')})
   select position::int from given where (id, owner_id) not in (select id, owner_id from deleted)`
 
 /**

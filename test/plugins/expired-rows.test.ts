@@ -17,6 +17,20 @@ t.test('instances together remove what has expired, in batches, and nothing else
   t.equal(left, 10)
 })
 
+t.test('a sweep removes what the audit log has kept long enough', async t => {
+  const { connectionString } = await startService(t)
+  const pool = createPool(t, connectionString)
+  await pool.query(`
+    insert into sipher_sessions.changes (at, actor, action, key_ids)
+      select now() - interval '91 days' * (n <= 220)::int, 'admin', 'key.update', '{key}' from generate_series(1, 300) n;
+    insert into sipher_sessions.audit (at, actor, action, key_id, subject, properties)
+      select now() - interval '91 days' * (n <= 220)::int, 'admin', 'key.update', 'key', 'key', '{}' from generate_series(1, 300) n`)
+  await startService(t, { connectionString, sweepIntervalMs: 5 })
+  const left = async () => (await pool.query('select (select count(*)::int from sipher_sessions.changes) as changes, (select count(*)::int from sipher_sessions.audit) as audit')).rows[0]
+  for (let i = 0; i < 500 && (await left()).audit > 80; i++);
+  t.strictSame(await left(), { changes: 80, audit: 80 })
+})
+
 t.test('two sweeps at the same time take different rows', async t => {
   const { service, connectionString } = await startService(t)
   await createPool(t, connectionString).query(addSessions)
