@@ -161,21 +161,19 @@ t.test('what a key did long ago is found in a long log, on a later page if that 
     insert into sipher_sessions.changes (action, key_ids, subjects, properties)
     select 'session.update', array[$1], array['\\x000000000000000000000001'::bytea], '[["chain"]]' from generate_series(1, 50000)`, [other.id])
   await createSession(service, one.key)
-  const entries = (await service.inject({ url: `/v1/admin/audit?key=${one.id}`, headers: admin })).json().data
-  t.strictSame(entries.entries.map(({ action }: Entry) => action), ['session.create', 'session.create', 'key.create'])
-  t.strictSame(Object.keys(entries), ['entries'])
-  const deleted = await service.inject({ url: '/v1/admin/audit?action=session.delete', headers: admin })
-  t.strictSame(deleted.json().data, { entries: [] })
+  const entries = await readAll(service, `key=${one.id}`)
+  t.strictSame(entries.map(({ action }) => action), ['session.create', 'session.create', 'key.create'])
+  t.strictSame(await readAll(service, 'action=session.delete'), [])
 
   // The same where each statement takes its time.
   await pool.query(`
     alter table sipher_sessions.changes rename to hidden;
-    create view sipher_sessions.changes as select * from sipher_sessions.hidden where (select pg_sleep(0.1)) is not null`)
+    create view sipher_sessions.changes as select * from sipher_sessions.hidden where (select pg_sleep(0.08)) is not null`)
   const first = (await service.inject({ url: `/v1/admin/audit?key=${one.id}`, headers: admin })).json().data
   t.equal(first.entries.length, 1)
   t.ok(first.nextCursor)
   const all = await readAll(service, `key=${one.id}`)
-  t.strictSame(all, entries.entries)
+  t.strictSame(all, entries)
   t.equal(all[1]!.subject, sessionId.slice(0, 29))
 })
 
