@@ -4,6 +4,9 @@ import { join } from 'node:path'
 import t from 'tap'
 import { createDataDir, isAlive, listening, postgresPid, run, stop } from './server-process.js'
 
+// Each of these starts a PostgreSQL: a minute for all, but more than two where the machine has much else to do.
+t.setTimeout(300_000)
+
 t.test('the first start prints a key for each tier and a request that answers 201; the next one none', async t => {
   const dataDir = createDataDir(t)
   const first = run(t, { DATA_DIR: dataDir })
