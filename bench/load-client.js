@@ -15,38 +15,56 @@ import { connect } from 'node:net'
  */
 export async function createClient (origin, connections) {
   const { hostname, port } = new URL(origin)
-  const sockets = await Promise.all(Array.from({ length: connections }, async () => {
-    const socket = connect({ host: hostname, port: Number(port), noDelay: true })
-    socket.setEncoding('latin1')
-    await once(socket, 'connect')
-    return socket
-  }))
+  const all = await Promise.all(Array.from({ length: connections }, () => open(hostname, Number(port))))
   return {
     async run (make, milliseconds) {
       const times = []
       const until = performance.now() + milliseconds
-      await Promise.all(sockets.map(socket => repeat(socket, make, until, times)))
+      await Promise.all(all.map(connection => repeat(connection, make, until, times)))
       return times
     },
     close () {
-      for (const socket of sockets) socket.destroy()
+      for (const { socket } of all) socket.destroy()
     }
   }
 }
 
-function repeat (socket, make, until, times) {
+/** What all connections read into, one after the other: each has dealt with it before the next reads. */
+const buffer = Buffer.allocUnsafeSlow(16_384)
+
+/** A connection, and what is told each piece of text that comes in, without the stream that a socket is otherwise read by. */
+async function open (host, port) {
+  const connection = { onText: () => {} }
+  connection.socket = connect({
+    host,
+    port,
+    noDelay: true,
+    onread: {
+      buffer,
+      callback (length) {
+        connection.onText(buffer.toString('latin1', 0, length))
+        return true
+      }
+    }
+  })
+  await once(connection.socket, 'connect')
+  return connection
+}
+
+function repeat (connection, make, until, times) {
+  const { socket } = connection
   return new Promise((resolve, reject) => {
     let began = 0
     let received = ''
     const end = (error) => {
-      socket.removeListener('data', onData)
+      connection.onText = () => {}
       socket.removeListener('close', onClose)
       if (error) reject(error)
       else resolve()
     }
     const onClose = () => end(new Error('The server closed a connection'))
-    const onData = chunk => {
-      received = received === '' ? chunk : received + chunk
+    connection.onText = text => {
+      received = received === '' ? text : received + text
       const headersEnd = received.indexOf('\r\n\r\n')
       if (headersEnd === -1 || received.length < headersEnd + 4 + contentLength(received, headersEnd)) return
       const now = performance.now()
@@ -60,7 +78,6 @@ function repeat (socket, make, until, times) {
       began = now
       socket.write(make(), 'latin1')
     }
-    socket.on('data', onData)
     socket.on('close', onClose)
     send(performance.now())
   })
