@@ -113,8 +113,22 @@ async function measure (server, client, make, seconds) {
   }
 }
 
-/** Sends a server requests until it is warm, and answers how many statements each of them took. */
-async function warm (server, client, make, seconds) {
+/**
+ * Sends a server requests until it is warm: on many connections, for with few of them V8 takes longer to see what is worth
+ * compiling, and then on those that it is measured with.
+ */
+async function warm (server, client, make, seconds, connections) {
+  const many = await createClient(server.origin, Math.max(connections, 64))
+  try {
+    await many.run(() => make(server.kind), seconds * 1000)
+  } finally {
+    many.close()
+  }
+  await client.run(() => make(server.kind), 500)
+}
+
+/** How many statements a server sends for each request. */
+async function countStatements (server, client, make) {
   const database = new pg.Client({ connectionString: server.databaseUrl })
   await database.connect()
   const statements = async () => {
@@ -123,7 +137,6 @@ async function warm (server, client, make, seconds) {
     return Number((await database.query('select xact_commit from pg_stat_database where datname = current_database()')).rows[0].xact_commit)
   }
   try {
-    await client.run(() => make(server.kind), seconds * 1000)
     const before = await statements()
     const { length } = await client.run(() => make(server.kind), 1000)
     return (await statements() - before) / length
@@ -134,34 +147,43 @@ async function warm (server, client, make, seconds) {
 
 /**
  * Measures two servers in turn, several rounds; what counts is the ratio of their rates in each round, for what slows the
- * machine down slows both.
+ * machine down slows both. Both are started anew several times: of two processes that run the same code one may be a tenth
+ * faster than the other for as long as they live.
  *
+ * @param start two functions, each of which starts one of the servers
  * @param makers what makes the requests of each server, in their order
- * @param options `connections`, `rounds`, `seconds` of each, and `warmUp`, in seconds as well
+ * @param options `connections`, `starts`, `rounds` after each, `seconds` of a round, and `warmUp`, in seconds as well
  * @returns the median of the ratios, the least and the largest, and the medians of what was measured of each server
  */
-export async function compare (servers, makers, { connections, seconds, warmUp, rounds }) {
-  const clients = []
-  try {
-    const statements = []
-    for (const [i, server] of servers.entries()) {
-      // Not before they are used: the service closes connections that bring no request.
-      clients.push(await createClient(server.origin, connections))
-      statements.push(await warm(server, clients[i], makers[i], warmUp))
+export async function compare (start, makers, { connections, starts, rounds, seconds, warmUp }) {
+  const samples = [[], []]
+  const statements = []
+  for (let n = 0; n < starts; n++) {
+    const servers = []
+    const clients = []
+    try {
+      for (const i of [0, 1]) {
+        const server = await start[i]()
+        servers.push(server)
+        // Not before they are used: the service closes connections that bring no request.
+        clients.push(await createClient(server.origin, connections))
+        await warm(server, clients[i], makers[i], warmUp, connections)
+        if (n === 0) statements.push(await countStatements(server, clients[i], makers[i]))
+      }
+      for (let round = 0; round < rounds; round++) {
+        for (const i of round % 2 === 0 ? [0, 1] : [1, 0]) samples[i].push(await measure(servers[i], clients[i], makers[i], seconds))
+      }
+    } finally {
+      for (const client of clients) client.close()
+      for (const server of servers) server.stop()
     }
-    const samples = [[], []]
-    for (let round = 0; round < rounds; round++) {
-      for (const i of round % 2 === 0 ? [0, 1] : [1, 0]) samples[i].push(await measure(servers[i], clients[i], makers[i], seconds))
-    }
-    const ratios = samples[0].map(({ rate }, i) => rate / samples[1][i].rate)
-    const [first, second] = samples.map((all, i) => ({
-      ...Object.fromEntries(Object.keys(all[0]).map(key => [key, median(all.map(sample => sample[key]))])),
-      statements: statements[i]
-    }))
-    return { ratio: median(ratios), lowest: Math.min(...ratios), highest: Math.max(...ratios), first, second }
-  } finally {
-    for (const client of clients) client.close()
   }
+  const ratios = samples[0].map(({ rate }, i) => rate / samples[1][i].rate)
+  const [first, second] = samples.map((all, i) => ({
+    ...Object.fromEntries(Object.keys(all[0]).map(key => [key, median(all.map(sample => sample[key]))])),
+    statements: statements[i]
+  }))
+  return { ratio: median(ratios), lowest: Math.min(...ratios), highest: Math.max(...ratios), first, second }
 }
 
 export function median (values) {

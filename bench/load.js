@@ -24,21 +24,15 @@ const goals = [
 /** @param options `connections` of all rows but those that say otherwise */
 export async function run ({ short, json, connections: many }) {
   const stored = short ? 20_000 : 100_000
-  const deletable = short ? 250_000 : 500_000
-  const timing = short ? { rounds: 3, seconds: 1.5 } : { rounds: 21, seconds: 0.7 }
+  const deletable = short ? 250_000 : 1_000_000
+  const timing = short ? { starts: 1, rounds: 3, seconds: 1.5, warmUp: 3 } : { starts: 3, rounds: 7, seconds: 0.7, warmUp: 3 }
   return withPostgres(async connectionString => {
     const requests = createRequests(await seed(connectionString, { s: stored, d: deletable }), stored, deletable)
     const table = createTable(json)
     for (const { path, against, goal, connections = many } of goals) {
-      const servers = [await startServer('service', connectionString), await startServer(against, connectionString)]
-      try {
-        await spreadAccesses(connectionString)
-        // On few connections V8 takes longer to see what is worth compiling.
-        const warmUp = short || connections > 1 ? 3 : 15
-        table.add({ path, against, connections, goal, ...await compare(servers, [requests[path], requests[path]], { connections, warmUp, ...timing }) })
-      } finally {
-        for (const server of servers) server.stop()
-      }
+      const start = ['service', against].map(kind => () => startServer(kind, connectionString))
+      await spreadAccesses(connectionString)
+      table.add({ path, against, connections, goal, ...await compare(start, [requests[path], requests[path]], { connections, ...timing }) })
     }
     return table.end()
   })
