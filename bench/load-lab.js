@@ -114,17 +114,17 @@ async function measure (server, client, make, seconds) {
 }
 
 /**
- * Sends a server requests until it is warm: on many connections, for with few of them V8 takes longer to see what is worth
- * compiling, and then on those that it is measured with.
+ * Sends a server requests until it is warm: on eight connections at least, for with fewer of them V8 takes longer to see what
+ * is worth compiling. More would be too many for one that has just started, and sends each statement by itself.
  */
 async function warm (server, client, make, seconds, connections) {
-  const many = await createClient(server.origin, Math.max(connections, 64))
-  try {
-    await many.run(() => make(server.kind), seconds * 1000)
-  } finally {
-    many.close()
-  }
   await client.run(() => make(server.kind), 500)
+  const several = await createClient(server.origin, Math.max(connections, 8))
+  try {
+    await several.run(() => make(server.kind), seconds * 1000)
+  } finally {
+    several.close()
+  }
 }
 
 /** How many statements a server sends for each request. */
