@@ -1,10 +1,11 @@
 // What the benchmarks of the load have in common: PostgreSQL, servers in processes of their own, requests, and measuring.
 //
-// Each server is pinned to the first processor; PostgreSQL, with its normal durability, and the load share the second.
+// Each server is pinned to the first processor and the load to the second. PostgreSQL, with its normal durability, has the
+// others; where there are only two it shares the second.
 import { fork, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../dist/embedded-postgres.js'
@@ -40,8 +41,9 @@ export async function withPostgres (run) {
     await first.stop()
     postgres = startEmbeddedPostgres({ dataDir })
     const { connectionString } = await postgres
-    pin(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), 1)
-    pin(process.pid, 1)
+    const processors = availableParallelism()
+    pin(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), processors > 2 ? `2-${processors - 1}` : '1')
+    pin(process.pid, '1')
     return await run(connectionString)
   } finally {
     await cleanUp()
@@ -54,7 +56,7 @@ export async function startServer (kind, databaseUrl) {
     env: { ...process.env, NODE_ENV: 'production', DATABASE_URL: databaseUrl },
     stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc']
   })
-  pin(child.pid, 0)
+  pin(child.pid, '0')
   const [{ origin }] = await once(child, 'message')
   const usage = async () => {
     child.send('usage')
@@ -191,8 +193,8 @@ export function median (values) {
 }
 
 /** On Linux with util-linux; elsewhere the system chooses. */
-function pin (pid, processor) {
-  spawnSync('taskset', ['-a', '-c', '-p', String(processor), String(pid)])
+function pin (pid, processors) {
+  spawnSync('taskset', ['-a', '-c', '-p', processors, String(pid)])
 }
 
 function random (limit) {
