@@ -1,4 +1,4 @@
-import { type Server } from 'node:http'
+import { type RequestListener, type Server } from 'node:http'
 import { Server as NetServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type FastifyInstance } from 'fastify'
@@ -9,10 +9,19 @@ import { type FastifyInstance } from 'fastify'
  */
 const drainMs = 500
 
-/** How long to look for a moment at which nobody is connecting; for how long nobody has then; how long a turn of the event loop then takes at most. All in milliseconds. */
+/**
+ * How long to look for a moment at which nobody is connecting, in milliseconds: first beside the requests, then, where there
+ * is none, while they wait.
+ */
+const besideRequestsMs = 200
 const maxQuietMs = 1000
+
+/** For how long nobody has connected at such a moment, in milliseconds; while requests wait those who connect are not held up. */
 const quietMs = 10
-const quietTurnMs = 0.3
+const heldQuietMs = 1
+
+/** How long a turn of the event loop takes at most at such a moment, in milliseconds. */
+const quietTurnMs = 0.1
 
 /** From when the service drains or begins to close, tells clients to take their next request elsewhere. */
 export function drainConnections (service: FastifyInstance): void {
@@ -30,9 +39,13 @@ export function drainConnections (service: FastifyInstance): void {
   service.decorate('drain', async () => {
     const { server } = service
     if (!server.listening) return
-    await quietMoment(server)
+    const goOn = await quietMoment(server)
     draining = true
-    await stopListening(server)
+    const stopped = stopListening(server)
+    goOn()
+    await stopped
+    // What has arrived on a connection is read first.
+    await turn()
     // Such as browsers make in advance: as no request has ended on them, the HTTP server does not take them for idle.
     for (const socket of connections) if (socket.bytesRead === 0) socket.destroy()
   })
@@ -52,23 +65,54 @@ async function stopListening (server: Server): Promise<void> {
 /**
  * Resolves when nobody is connecting. Connections that the system has made and the process has not accepted are reset
  * when it stops listening, with the requests that they brought; so it stops right after a turn of the event loop that
- * took next to no time, some time after the last connection. Where there is no such moment any other must do.
+ * took next to no time, some time after the last connection.
+ *
+ * One connection is accepted in a turn, which has the requests to serve as well: a process that is busy, or gets little of
+ * a busy machine, does not catch up with those who connect. It has requests wait then, so that a turn takes no time. Where
+ * there is no such moment even so, any other must do.
+ *
+ * @returns serves the requests that wait, to be called as soon as the server has stopped listening
  */
-async function quietMoment (server: Server): Promise<void> {
+async function quietMoment (server: Server): Promise<() => void> {
   const began = performance.now()
   let connected = began
   const onConnection = () => { connected = performance.now() }
   server.on('connection', onConnection)
+  let goOn: (() => void) | undefined
   let now = began
+  let gapMs = quietMs
   let turnMs: number
   do {
-    await sleep(connected + quietMs - now)
-    const turn = performance.now()
-    await new Promise(resolve => { setImmediate(resolve) })
+    if (!goOn && now - began >= besideRequestsMs) {
+      goOn = holdRequests(server)
+      gapMs = heldQuietMs
+    }
+    await sleep(connected + gapMs - now)
+    turnMs = await turn()
     now = performance.now()
-    turnMs = now - turn
-  } while ((turnMs > quietTurnMs || now - connected < quietMs) && now - began < maxQuietMs)
+  } while ((turnMs > quietTurnMs || now - connected < gapMs) && now - began < maxQuietMs)
   server.removeListener('connection', onConnection)
+  return goOn ?? (() => {})
+}
+
+/** Has the requests that come from now on wait, until what is returned is called. */
+function holdRequests (server: Server): () => void {
+  const listeners = server.listeners('request') as RequestListener[]
+  const held: Parameters<RequestListener>[] = []
+  server.removeAllListeners('request')
+  server.on('request', (...request) => { held.push(request) })
+  return () => {
+    server.removeAllListeners('request')
+    for (const listener of listeners) server.on('request', listener)
+    for (const request of held) server.emit('request', ...request)
+  }
+}
+
+/** One turn of the event loop, in which it looks at all connections; resolves with how long that took, in milliseconds. */
+async function turn (): Promise<number> {
+  const began = performance.now()
+  await new Promise(resolve => { setImmediate(resolve) })
+  return performance.now() - began
 }
 
 declare module 'fastify' {

@@ -1,7 +1,21 @@
 import { once } from 'node:events'
 import { connect, type AddressInfo } from 'node:net'
-import t from 'tap'
-import { startService } from './helpers.js'
+import t, { type Test } from 'tap'
+import { createService } from '../src/service.js'
+import { encryptionKeys, startService } from './helpers.js'
+
+/** A service of which every request takes the process 8 ms, in which it does nothing else. */
+async function startBusyService (t: Test) {
+  const service = createService({ connectionString: 'postgres://unused', migrate: false, logLevel: 'silent', encryptionKeys })
+  service.get('/busy', async () => {
+    const until = performance.now() + 8
+    while (performance.now() < until);
+    return {}
+  })
+  t.teardown(() => service.close())
+  await service.listen({ port: 0, host: '127.0.0.1' })
+  return service
+}
 
 t.test('before it ends nobody can connect any more, and a connection that a balancer keeps is still good for one request', async t => {
   const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false })
@@ -46,4 +60,24 @@ t.test('a connection that nobody uses holds up the end for half a second, and wh
   began = performance.now()
   await alone.drain()
   t.ok(performance.now() - began < 400)
+})
+
+t.test('who connects while the process has no rest is answered, or cannot connect', async t => {
+  const service = await startBusyService(t)
+  const { port } = service.server.address() as AddressInfo
+  const count = 200
+  const sockets = Array.from({ length: count }, () => connect(port, '127.0.0.1'))
+  const answers = sockets.map(async socket => {
+    let answer = ''
+    let connected = false
+    socket.setEncoding('utf8').on('data', (chunk: string) => { answer += chunk }).on('connect', () => { connected = true })
+    socket.write('GET /busy HTTP/1.1\r\nHost: x\r\n\r\n')
+    const [error] = await Promise.race([once(socket, 'close').then(() => []), once(socket, 'error')]) as [NodeJS.ErrnoException?]
+    return error ? `${error.code} ${connected ? 'after' : 'before'} it was connected` : answer.slice(0, 15)
+  })
+  await once(service.server, 'connection')
+  await service.drain()
+  await service.close()
+  const outcomes = await Promise.all(answers)
+  t.strictSame([...new Set(outcomes)], ['HTTP/1.1 200 OK'])
 })
