@@ -6,6 +6,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import { Agent, request as send } from 'undici'
@@ -200,23 +201,62 @@ export async function startInstance (defer, databaseUrl, variables = {}, script 
   }
   defer(() => stop('SIGKILL'))
   let output = ''
+  const problems = new Set()
   const origin = await new Promise((resolve, reject) => {
-    const read = chunk => {
+    const read = line => {
       // Enough to tell why it did not start.
-      if (output.length < 20_000) output += chunk
-      const match = /Server listening at (http:\/\/[^"]+)/.exec(output)
+      if (output.length < 20_000) output += `${line}\n`
+      const match = /Server listening at (http:\/\/[^"]+)/.exec(line)
       if (match) resolve(match[1])
+      if (/^\{"level":[456]0/.test(line)) {
+        const { err, msg } = JSON.parse(line)
+        problems.add(err ? `${msg}: ${err.message}` : msg)
+      }
     }
-    child.stdout.setEncoding('utf8').on('data', read)
-    child.stderr.setEncoding('utf8').on('data', read)
+    for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', read)
     exited.then(([code, signal]) => reject(new Error(`the service ended with ${code ?? signal}:\n${output}`)))
   })
   return {
     origin,
     pid: child.pid,
     exited,
+    /** What it has logged as a warning or worse, each once. */
+    problems,
     stop
   }
+}
+
+/**
+ * Watches what the machine gives while something is measured: every 50 ms PostgreSQL commits a row of a table that nothing
+ * else uses, for a connection of its own.
+ *
+ * @returns ends it, and resolves with the longest that this took from when it was due, in milliseconds
+ */
+export async function watchMachine (defer, connectionString) {
+  const client = new pg.Client({ connectionString })
+  client.on('error', () => {})
+  await client.connect()
+  await client.query('create table public.machine (at timestamptz not null)')
+  let slowestMs = 0
+  const stop = new AbortController()
+  const watching = (async () => {
+    while (!stop.signal.aborted) {
+      const due = performance.now() + 50
+      await sleep(50)
+      await client.query('insert into public.machine values (now())')
+      slowestMs = Math.max(slowestMs, performance.now() - due)
+    }
+  })()
+  const end = async () => {
+    stop.abort()
+    await watching
+    return slowestMs
+  }
+  defer(async () => {
+    await end().catch(() => {})
+    await client.end()
+  })
+  return end
 }
 
 /** Sends requests to the service; connections are kept, as a client's are. */

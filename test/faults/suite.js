@@ -19,12 +19,14 @@ export const suite = { crashes, patches, races, outage, 'rolling-restart': rolli
  * @returns whether what must hold did
  */
 export async function runFault (id, fault, options) {
-  // A real difference between times is there each time; one by chance is not there three times.
-  for (let attempts = fault.comparesTimes ? 3 : 1; attempts > 0; attempts--) {
+  for (let attempts = 3; attempts > 0; attempts--) {
     const began = performance.now()
-    const { did, passed } = await attempt(fault, options)
+    const { did, passed, disturbed } = await attempt(fault, options)
     console.log(`${passed ? 'ok' : 'not ok'} - ${id}: ${fault.name}\n  ${did} (${Math.round((performance.now() - began) / 1000)} s)`)
     if (passed) return true
+    // A real difference between times is there each time, and so is what a machine that stood still did not cause; one by
+    // chance is not there three times.
+    if (!fault.comparesTimes && !disturbed) return false
   }
   return false
 }
