@@ -59,6 +59,7 @@ function repeat (connection, make, until, times) {
     const end = (error) => {
       connection.onText = () => {}
       socket.removeListener('close', onClose)
+      socket.removeListener('error', end)
       if (error) reject(error)
       else resolve()
     }
@@ -79,6 +80,7 @@ function repeat (connection, make, until, times) {
       socket.write(make(), 'latin1')
     }
     socket.on('close', onClose)
+    socket.on('error', end)
     send(performance.now())
   })
 }
