@@ -5,6 +5,7 @@ import { createDemoKeys, demoMessage } from './demo-keys.js'
 import { embeddedEncryptionKey } from './embedded-encryption-key.js'
 import { startEmbeddedPostgres, type EmbeddedPostgres } from './embedded-postgres.js'
 import { explainError } from './explain-error.js'
+import { standardOutput } from './logging.js'
 import { createService } from './service.js'
 
 /** How long running requests get to finish once the process is told to end, in milliseconds. */
@@ -61,7 +62,8 @@ async function start (): Promise<void> {
     service.log.warn('ADMIN_API_KEY is shorter than 32 characters and may be guessed; make one with: openssl rand -hex 32')
   }
   const keys = database && await createDemoKeys(service)
-  if (keys) process.stdout.write(demoMessage(urlOf(service), keys))
+  // After the lines that are still to be written.
+  if (keys) standardOutput().write(demoMessage(urlOf(service), keys))
 }
 
 function urlOf ({ server }: FastifyInstance): string {
