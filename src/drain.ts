@@ -99,10 +99,11 @@ async function quietMoment (server: Server): Promise<() => void> {
 function holdRequests (server: Server): () => void {
   const listeners = server.listeners('request') as RequestListener[]
   const held: Parameters<RequestListener>[] = []
+  const hold: RequestListener = (...request) => { held.push(request) }
   server.removeAllListeners('request')
-  server.on('request', (...request) => { held.push(request) })
+  server.on('request', hold)
   return () => {
-    server.removeAllListeners('request')
+    server.removeListener('request', hold)
     for (const listener of listeners) server.on('request', listener)
     for (const request of held) server.emit('request', ...request)
   }
@@ -120,8 +121,8 @@ declare module 'fastify' {
     /**
      * The first step of an end without a lost request, before `close()`: nothing is accepted any more, so that a balancer
      * goes to another instance at once, and what comes on open connections is still served, with an answer that says that
-     * it was the connection's last. Resolves when no connection is left, or after half a second; without connections at
-     * once.
+     * it was the connection's last. Waits for a moment at which nobody is connecting, for a second at most; resolves when no
+     * connection is left, or half a second later.
      */
     drain (): Promise<void>
   }

@@ -174,16 +174,18 @@ t.test('defaults of a schema of the host\'s go under their mapped names, lists a
 })
 
 t.test('at the start warnings name what no operation takes, and references that lead elsewhere', async t => {
-  const lines: string[] = []
-  const openapi = writeDocument(t, { paths: { '/x': { post: bodyOf({ allOf: [takes('chain'), { $ref: 'other.yaml#/Transfer' }] }) } } })
-  await start(t, { openapi }, { logLevel: 'warn', logStream: { write (line) { lines.push((JSON.parse(line) as { msg: string }).msg) } } })
-  t.strictSame(lines, [
+  /** The warnings that concern the document: PostgreSQL may be slow, which is none of its business. */
+  const warnings = async (schema: object) => {
+    const lines: string[] = []
+    const openapi = writeDocument(t, { paths: { '/x': { post: bodyOf(schema) } } })
+    await start(t, { openapi }, { logLevel: 'warn', logStream: { write (line) { lines.push((JSON.parse(line) as { msg: string }).msg) } } })
+    return lines.filter(line => line.includes('UPSTREAM_OPENAPI'))
+  }
+  t.strictSame(await warnings({ allOf: [takes('chain'), { $ref: 'other.yaml#/Transfer' }] }), [
     'The document of UPSTREAM_OPENAPI refers to other documents, which are not read: other.yaml. Bundle them into it.',
     'No operation of UPSTREAM_OPENAPI takes these session defaults: privacyLevel, rpcProvider, backend, defaultViewingKey. Clients can put them into a session to no effect.'
   ])
-  lines.length = 0
-  await start(t, { openapi: writeDocument(t, { paths: { '/x': { post: bodyOf(takes('chain', 'privacyLevel', 'rpcProvider', 'backend', 'defaultViewingKey')) } } }) }, { logLevel: 'warn', logStream: { write (line) { lines.push(line) } } })
-  t.strictSame(lines, [])
+  t.strictSame(await warnings(takes('chain', 'privacyLevel', 'rpcProvider', 'backend', 'defaultViewingKey')), [])
 })
 
 t.test('a document that cannot be used ends the start with a sentence', async t => {
