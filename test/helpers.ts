@@ -80,7 +80,8 @@ export async function createProxy (t: Test, connectionString: string) {
 /** The service as the process runs it, on a database of its own unless one is given. */
 export async function startService (t: Test, options: Partial<ServiceOptions> = {}) {
   const connectionString = options.connectionString ?? await createDatabase(t)
-  const service = createService({ logLevel: 'silent', adminKey, encryptionKeys, sweepIntervalMs: 0, ...options, connectionString })
+  // Where the machine stands still for a moment a request waits for it, but in tests of what it does then: they give undefined.
+  const service = createService({ logLevel: 'silent', adminKey, encryptionKeys, sweepIntervalMs: 0, timeoutMs: 10_000, ...options, connectionString })
   t.teardown(() => service.close())
   await service.ready()
   return { service, connectionString }

@@ -46,7 +46,7 @@ export interface DatabaseOptions {
    * either the request gets 503.
    * @default 800
    */
-  timeoutMs?: number
+  timeoutMs?: number | undefined
   /**
    * Whether the schema is brought up to date before the app is ready.
    * @default true

@@ -50,14 +50,14 @@ t.test('a Postgres that accepts connections and says nothing costs a request les
   await new Promise<void>(resolve => silent.listen(0, '127.0.0.1', resolve))
   t.teardown(() => { silent.close() })
   const { port } = silent.address() as AddressInfo
-  const { service } = await startService(t, { connectionString: `postgres://nobody@127.0.0.1:${port}/none`, migrate: false })
+  const { service } = await startService(t, { connectionString: `postgres://nobody@127.0.0.1:${port}/none`, migrate: false, timeoutMs: undefined })
   const began = performance.now()
   t.equal((await service.inject('/v1/ready')).statusCode, 503)
   t.ok(performance.now() - began < 1000)
 })
 
 t.test('a statement that has to wait too long is given up, by Postgres as well', async t => {
-  const { service, connectionString } = await startService(t)
+  const { service, connectionString } = await startService(t, { timeoutMs: undefined })
   const { key, headers } = await createKey(service)
   const sessionId = await createSession(service, key)
   const locker = await createPool(t, connectionString).connect()
@@ -198,7 +198,7 @@ t.test('behind a pooler a connection asks for nothing, and each statement has it
 })
 
 t.test('behind a pooler a write that was answered 503 is not carried out', async t => {
-  const { service, connectionString } = await startService(t, { pooler: 'transaction' })
+  const { service, connectionString } = await startService(t, { pooler: 'transaction', timeoutMs: undefined })
   const { key, headers } = await createKey(service)
   const sessionId = await createSession(service, key)
   const locker = await createPool(t, connectionString).connect()
