@@ -87,7 +87,7 @@ async function quietMoment (server: Server): Promise<() => void> {
       goOn = holdRequests(server)
       gapMs = heldQuietMs
     }
-    await sleep(connected + gapMs - now)
+    await sleep(Math.max(1, connected + gapMs - now))
     turnMs = await turn()
     now = performance.now()
   } while ((turnMs > quietTurnMs || now - connected < gapMs) && now - began < maxQuietMs)
@@ -105,7 +105,8 @@ function holdRequests (server: Server): () => void {
   return () => {
     server.removeListener('request', hold)
     for (const listener of listeners) server.on('request', listener)
-    for (const request of held) server.emit('request', ...request)
+    // Of who has left meanwhile nothing more comes, not even an end.
+    for (const request of held) if (!request[1].destroyed) server.emit('request', ...request)
   }
 }
 

@@ -4,12 +4,16 @@ import t, { type Test } from 'tap'
 import { createService } from '../src/service.js'
 import { encryptionKeys, startService } from './helpers.js'
 
-/** A service of which every request takes the process 8 ms, in which it does nothing else. */
-async function startBusyService (t: Test) {
+/** A service of which every request for `/busy` takes the process 8 ms, in which it does nothing else; it tells those for `/left`. */
+async function startBusyService (t: Test, onLeft = () => {}) {
   const service = createService({ connectionString: 'postgres://unused', migrate: false, logLevel: 'silent', encryptionKeys })
   service.get('/busy', async () => {
     const until = performance.now() + 8
     while (performance.now() < until);
+    return {}
+  })
+  service.get('/left', async () => {
+    onLeft()
     return {}
   })
   t.teardown(() => service.close())
@@ -65,8 +69,7 @@ t.test('a connection that nobody uses holds up the end for half a second, and wh
 t.test('who connects while the process has no rest is answered, or cannot connect', async t => {
   const service = await startBusyService(t)
   const { port } = service.server.address() as AddressInfo
-  const count = 200
-  const sockets = Array.from({ length: count }, () => connect(port, '127.0.0.1'))
+  const sockets = Array.from({ length: 200 }, () => connect(port, '127.0.0.1'))
   const answers = sockets.map(async socket => {
     let answer = ''
     let connected = false
@@ -78,6 +81,41 @@ t.test('who connects while the process has no rest is answered, or cannot connec
   await once(service.server, 'connection')
   await service.drain()
   await service.close()
-  const outcomes = await Promise.all(answers)
+  // Whom the system did not connect, for want of room among those who wait, tries another instance.
+  const outcomes = (await Promise.all(answers)).filter(outcome => outcome !== 'ECONNREFUSED before it was connected')
   t.strictSame([...new Set(outcomes)], ['HTTP/1.1 200 OK'])
+})
+
+t.test('a request that waited for the end is not served when its client has left', async t => {
+  let served = 0
+  const service = await startBusyService(t, () => { served++ })
+  const { port } = service.server.address() as AddressInfo
+  const open = () => {
+    const socket = connect(port, '127.0.0.1').on('error', () => {})
+    t.teardown(() => { socket.destroy() })
+    return socket
+  }
+  const leaving = open()
+  await once(service.server, 'connection')
+  for (let i = 0; i < 100; i++) open().write('GET /busy HTTP/1.1\r\nHost: x\r\n\r\n')
+  const [listener] = service.server.listeners('request')
+  const drained = service.drain()
+  const turn = async () => new Promise(resolve => setImmediate(resolve))
+  while (service.server.listeners('request')[0] === listener) await turn()
+  // As long as somebody connects the requests wait.
+  const connecting = async (ms: number) => {
+    const began = performance.now()
+    for (let opened = began; opened - began < ms; await turn()) {
+      if (performance.now() - opened < 0.5) continue
+      opened = performance.now()
+      open()
+    }
+  }
+  leaving.write('GET /left HTTP/1.1\r\nHost: x\r\n\r\n')
+  await connecting(30)
+  leaving.resetAndDestroy()
+  await connecting(30)
+  await drained
+  await service.close()
+  t.equal(served, 0)
 })

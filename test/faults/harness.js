@@ -58,6 +58,8 @@ export async function startPostgres (defer, { pooler = false } = {}) {
   const { connectionString } = await server
   return {
     connectionString: pooler ? await startPgBouncer(defer, connectionString) : connectionString,
+    /** Past PgBouncer, where there is one. */
+    directConnectionString: connectionString,
     variables: pooler ? { DATABASE_POOLER: 'transaction' } : {},
     options: pooler ? { pooler: 'transaction' } : {},
     /** PostgreSQL's immediate shutdown: no checkpoint, no goodbye; the next start recovers from the log. */
@@ -230,7 +232,7 @@ export async function startInstance (defer, databaseUrl, variables = {}, script 
  * Watches what the machine gives while something is measured: every 50 ms PostgreSQL commits a row of a table that nothing
  * else uses, for a connection of its own.
  *
- * @returns ends it, and resolves with the longest that this took from when it was due, in milliseconds
+ * @returns ends it, and resolves with the longest that this took from when it was due, in milliseconds, as this process sees it
  */
 export async function watchMachine (defer, connectionString) {
   const client = new pg.Client({ connectionString })
@@ -247,6 +249,7 @@ export async function watchMachine (defer, connectionString) {
       slowestMs = Math.max(slowestMs, performance.now() - due)
     }
   })()
+  watching.catch(() => {})
   const end = async () => {
     stop.abort()
     await watching

@@ -34,7 +34,7 @@ export function run ({ short, pooler }) {
     const { key } = await createKey(ask, balancer)
     const { body: { data: { sessionId } } } = await ask(balancer, 'POST', '/v1/sessions', { key, body: { defaults, ttlSeconds: 86_400 } })
 
-    const machine = await watchMachine(defer, postgres.connectionString)
+    const machine = await watchMachine(defer, postgres.directConnectionString)
     const failures = []
     const send = async i => {
       const create = i % 10 === 0
