@@ -210,10 +210,7 @@ export async function startInstance (defer, databaseUrl, variables = {}, script 
       if (output.length < 20_000) output += `${line}\n`
       const match = /Server listening at (http:\/\/[^"]+)/.exec(line)
       if (match) resolve(match[1])
-      if (/^\{"level":[456]0/.test(line)) {
-        const { err, msg } = JSON.parse(line)
-        problems.add(err ? `${msg}: ${err.message}` : msg)
-      }
+      if (/^\{"level":[456]0/.test(line)) problems.add(problemOf(line))
     }
     for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', read)
     exited.then(([code, signal]) => reject(new Error(`the service ended with ${code ?? signal}:\n${output}`)))
@@ -225,6 +222,16 @@ export async function startInstance (defer, databaseUrl, variables = {}, script 
     /** What it has logged as a warning or worse, each once. */
     problems,
     stop
+  }
+}
+
+/** What a line of the log says; one that a kill has cut short, as it is. */
+function problemOf (line) {
+  try {
+    const { err, msg } = JSON.parse(line)
+    return err ? `${msg}: ${err.message}` : msg
+  } catch {
+    return line
   }
 }
 
