@@ -28,10 +28,11 @@ export function createDispatcher (timeoutMs: number) {
 
   return {
     request,
-    /** Sends what `send` sends for as long as the client waits for the answer. */
+    /** Sends what `send` sends for as long as the client waits for the answer; nothing for one that has left already. */
     forClient<T> (request: FastifyRequest, { raw }: FastifyReply, send: () => T): T {
       const controller = new AbortController()
-      raw.once('close', () => { controller.abort() })
+      if (raw.destroyed) controller.abort()
+      else raw.once('close', () => { controller.abort() })
       return calls.run({ request, signal: controller.signal }, send)
     },
     close: () => agent.close()

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { request, type IncomingMessage, type ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import t from 'tap'
-import { createKey, failure, unknownSessionId } from '../helpers.js'
+import { createDatabase, createKey, createPool, failure, unknownSessionId } from '../helpers.js'
 import { exchange, startGateway, startUpstream } from './helpers.js'
 
 const json = { 'content-type': 'application/json' }
@@ -76,6 +76,25 @@ t.test('a client that goes away cancels its request upstream, before the answer 
   upload.destroy()
   await closed.pop()
   t.pass('the upstream saw each of them end')
+})
+
+t.test('nothing is sent upstream for a client that goes away while its key is looked up', async t => {
+  const { received, url } = await startUpstream(t)
+  const connectionString = await createDatabase(t)
+  const { service, port, headers } = await startGateway(t, { url }, { connectionString })
+  const locker = await createPool(t, connectionString).connect()
+  t.teardown(() => locker.release())
+  await locker.query('begin')
+  await locker.query('lock table sipher_sessions.request_counts')
+  const arrival = once(service.server, 'request') as Promise<[IncomingMessage, ServerResponse]>
+  const client = request({ port, host: '127.0.0.1', path: '/left', agent: false, headers })
+  client.on('error', () => {}).end()
+  const [, response] = await arrival
+  client.destroy()
+  await once(response, 'close')
+  await locker.query('rollback')
+  for (const path of ['/first', '/second']) await exchange(port, { path, headers })
+  t.strictSame(received.map(({ url }) => url), ['/first', '/second'])
 })
 
 t.test('an answer that breaks off does not look complete', async t => {
