@@ -116,8 +116,16 @@ function initialise ({ binaries, home, data, account, durable }: { binaries: str
   /* c8 ignore stop */
 }
 
+/** Removes the directory that was made for a server that did not come up, or runs already and has another. */
+export function removeUnusedSocketDir ({ home, socketDir }: Files): void {
+  // The one below the data is always the same: another process may be starting on it.
+  if (socketDir !== nearSocketDir(home)) rmSync(socketDir, { recursive: true, force: true })
+}
+
+const nearSocketDir = (home: string) => join(home, 'socket')
+
 function prepareSocketDir (home: string, account: Account): string {
-  const near = join(home, 'socket')
+  const near = nearSocketDir(home)
   const dir = near.length <= maxSocketDir ? near : mkdtempSync(join(tmpdir(), 'sipher-sessions-'))
   mkdirSync(dir, { recursive: true })
   own(dir, account)

@@ -3,7 +3,7 @@ import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
-import { dataFolders, EmbeddedPostgresError, locateBinaries, port, prepareFiles, superuser, type Files } from './embedded-postgres-files.js'
+import { dataFolders, EmbeddedPostgresError, locateBinaries, port, prepareFiles, removeUnusedSocketDir, superuser, type Files } from './embedded-postgres-files.js'
 
 export { EmbeddedPostgresError }
 
@@ -55,7 +55,11 @@ const ownerLock = 7_315_402_237
 export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const { dataDir, log = ignore, durable = true, binaries = locateBinaries(`${process.platform}-${process.arch}`) } = options
   const files = prepareFiles({ dataDir, binaries, durable, log })
-  const { owner, server } = await startOrAdopt({ ...files, durable, log })
+  const { owner, server } = await startOrAdopt({ ...files, durable, log }).catch((error: unknown) => {
+    removeUnusedSocketDir(files)
+    throw error
+  })
+  if (server.socketDir !== files.socketDir) removeUnusedSocketDir(files)
   return {
     connectionString: connectionString(server.socketDir),
     home: files.home,

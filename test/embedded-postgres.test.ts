@@ -60,13 +60,27 @@ t.test('the file of a server that was killed while it started is in nobody\'s wa
 
 t.test('a path too long for a socket gets one elsewhere, and a path by another name is the same place', async t => {
   const dir = createDir(t)
+  const temporary = createDir(t)
+  const before = { ...process.env }
+  process.env.TMPDIR = temporary
+  t.teardown(() => {
+    if (before.TMPDIR === undefined) delete process.env.TMPDIR
+    else process.env.TMPDIR = before.TMPDIR
+  })
   const dataDir = join(dir, 'x'.repeat(100))
   const postgres = await startEmbeddedPostgres({ dataDir, durable: false })
-  t.match(decodeURIComponent(postgres.connectionString), `${tmpdir()}/sipher-sessions-`)
+  t.match(decodeURIComponent(postgres.connectionString), `${temporary}/sipher-sessions-`)
 
   symlinkSync(dataDir, join(dir, 'link'))
   await t.rejects(startEmbeddedPostgres({ dataDir: join(dir, 'link'), durable: false }), { name: 'EmbeddedPostgresError', message: /^Another process of sipher-sessions uses/ })
+  await query(postgres.connectionString, 'select pg_terminate_backend(pid) from pg_stat_activity where application_name = \'sipher-sessions owner\'')
+  const heir = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.equal(heir.connectionString, postgres.connectionString)
+  t.equal(readdirSync(temporary).length, 1, 'nothing is left of the attempts to start another')
+
+  await heir.stop()
   await postgres.stop()
+  t.strictSame(readdirSync(temporary), [])
 })
 
 t.test('the libraries are linked where npm ran no install scripts', async t => {
