@@ -25,12 +25,15 @@ export async function withPostgres (run) {
   chmodSync(dataDir, 0o755)
   let postgres = startEmbeddedPostgres({ dataDir })
   const cleanUp = beforeExit(async () => {
-    // The second may be starting by then.
-    for (let stopped; stopped !== postgres;) {
-      stopped = postgres
-      await (await stopped).stop()
+    try {
+      // The second may be starting by then.
+      for (let stopped; stopped !== postgres;) {
+        stopped = postgres
+        await (await stopped).stop()
+      }
+    } finally {
+      rmSync(dataDir, { recursive: true, force: true })
     }
-    rmSync(dataDir, { recursive: true, force: true })
   })
   try {
     const first = await postgres

@@ -26,6 +26,11 @@ export function beforeExit (work) {
   return finish
 }
 
+/** Whether a signal is ending the process: what has not begun by then is not to begin. */
+export function isEnding () {
+  return ending
+}
+
 async function endBy (signal) {
   if (ending) return
   ending = true

@@ -3,32 +3,48 @@ import { once } from 'node:events'
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 t.test('a benchmark that a signal ends leaves no PostgreSQL and no files', async t => {
+  const { directory, child, outcome } = start(t, 'bench/index.js', 'size', '--short')
+  const pid = await until(() => postmaster(directory))
+  child.kill('SIGTERM')
+  child.kill('SIGTERM')
+  t.strictSame(await outcome, { signal: 'SIGTERM', files: [], errors: '', output: '== size\n' })
+  t.throws(() => process.kill(pid, 0), { code: 'ESRCH' })
+})
+
+t.test('so do the faults when Ctrl-C ends all their processes, and nothing more is begun or told', async t => {
+  const { directory, child, outcome } = start(t, 'test/faults/index.js', '--short', '--seed', '1')
+  await until(() => readdirSync(directory).find(name => readdirSync(join(directory, name)).length > 0))
+  process.kill(-child.pid!, 'SIGINT')
+  t.strictSame(await outcome, { signal: 'SIGINT', files: [], errors: '', output: 'short form, seed 1\n' })
+})
+
+/** A script in a group of processes of its own, with a directory for its files, and what is left when it has ended. */
+function start (t: Test, script: string, ...options: string[]) {
   const directory = mkdtempSync(join(tmpdir(), 'sipher-signal-'))
   chmodSync(directory, 0o755)
   t.teardown(() => rmSync(directory, { recursive: true, force: true }))
-  let output = ''
-  // By way of env, so that tap does not count what of the benchmark's code is run.
-  const bench = spawn('env', ['-i', `PATH=${process.env.PATH}`, `TMPDIR=${directory}`, process.execPath, 'bench/index.js', 'size', '--short'], { stdio: ['ignore', 'ignore', 'pipe'] })
-  bench.stderr.setEncoding('utf8').on('data', chunk => { output += chunk })
-  const ended = once(bench, 'exit')
+  // By way of env, so that tap does not count what of its code is run.
+  const child = spawn('env', ['-i', `PATH=${process.env.PATH}`, `TMPDIR=${directory}`, process.execPath, script, ...options], { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+  const ended = once(child, 'close') as Promise<[code: number | null, signal: NodeJS.Signals | null]>
+  const output = text(child.stdout)
+  const errors = text(child.stderr)
+  const outcome = ended.then(async ([, signal]) => ({ signal, files: readdirSync(directory), errors: await errors, output: await output }))
+  return { directory, child, outcome }
+}
 
-  let pid: number | undefined
-  while (pid === undefined && bench.exitCode === null) {
+/** What is found once there is something. */
+async function until<Found> (find: () => Found | undefined): Promise<Found> {
+  for (;;) {
+    const found = find()
+    if (found !== undefined) return found
     await sleep(20)
-    pid = postmaster(directory)
   }
-  t.ok(pid)
-  bench.kill('SIGTERM')
-  bench.kill('SIGTERM')
-  t.strictSame(await ended, [null, 'SIGTERM'])
-  t.throws(() => process.kill(pid!, 0), { code: 'ESRCH' })
-  t.strictSame(readdirSync(directory), [])
-  t.equal(output, '')
-})
+}
 
 /** The process of the PostgreSQL that has its data in a directory of a directory, if it is up. */
 function postmaster (directory: string): number | undefined {

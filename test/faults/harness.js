@@ -52,8 +52,11 @@ export async function startPostgres (defer, { pooler = false } = {}) {
   chmodSync(dataDir, 0o755)
   let server = startEmbeddedPostgres({ dataDir })
   defer(async () => {
-    await (await server)?.stop()
-    rmSync(dataDir, { recursive: true, force: true })
+    try {
+      await (await server)?.stop()
+    } finally {
+      rmSync(dataDir, { recursive: true, force: true })
+    }
   })
   const { connectionString } = await server
   return {

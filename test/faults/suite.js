@@ -1,4 +1,6 @@
 // The faults, in the order in which they run, and how one of them runs.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isEnding } from '../../scripts/before-exit.js'
 import * as coldStarts from './cold-starts.js'
 import * as crashes from './crashes.js'
 import * as hostile from './hostile.js'
@@ -22,6 +24,11 @@ export async function runFault (id, fault, options) {
   for (let attempts = 3; attempts > 0; attempts--) {
     const began = performance.now()
     const { did, passed, disturbed } = await attempt(fault, options)
+    if (!passed) {
+      // Ctrl-C in a terminal ends its processes as well, which is seen before the signal is.
+      await sleep(50)
+      if (isEnding()) return new Promise(() => {})
+    }
     console.log(`${passed ? 'ok' : 'not ok'} - ${id}: ${fault.name}\n  ${did} (${Math.round((performance.now() - began) / 1000)} s)`)
     if (passed) return true
     // A real difference between times is there each time, and so is what a machine that stood still did not cause; one by
