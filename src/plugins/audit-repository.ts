@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 import { type Queryable } from './database.js'
-import { milliseconds } from './repositories.js'
+import { milliseconds, onlyOneSweeps } from './repositories.js'
 
 export const auditActions = [
   'key.create', 'key.update', 'key.rotate', 'key.revoke', 'session.create', 'session.update', 'session.delete'
@@ -118,7 +118,7 @@ function createAuditRepository (database: Queryable, retentionDays: number) {
     const { rowCount } = await database.query(`
       delete from ${table}
       where at < now() - make_interval(days => $1::int) and id = any (array(
-        select id from ${table} order by id limit $2::int for update skip locked
+        select id from ${table} where ${onlyOneSweeps} order by id limit $2::int for update skip locked
       ))`, [retentionDays, limit])
     return rowCount!
   }
@@ -157,7 +157,10 @@ function createAuditRepository (database: Queryable, retentionDays: number) {
       return await collect(olderText(ofKeys)) ? full() : { entries }
     },
 
-    /** Removes at most `limit` rows with entries that are older than they are kept, and returns how many. */
+    /**
+     * Removes at most `limit` rows with entries that are older than they are kept, and returns how many: none while another
+     * instance removes what has expired.
+     */
     deleteExpired: (limit: number) => deleteExpired('sipher_sessions.changes', limit),
 
     /** The same for entries from when each had a row of its own. */

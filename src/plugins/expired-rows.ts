@@ -9,12 +9,13 @@ export interface ExpiredRowsOptions {
   sweepIntervalMs?: number
 }
 
-/** Rows of one statement, where it says no other: it holds their locks, and the disk, for a few milliseconds only. */
-const rowsAtOnce = 500
+/** Rows of one statement, where it says no other: a request that comes while they are removed waits for a millisecond or two. */
+const rowsAtOnce = 100
 
 /**
- * How long a sweep rests after a full batch, as a multiple of what the batch took: whatever the machine and its load, an
- * instance keeps Postgres busy with sweeping for a fifth of the time at most, and requests find it free in between.
+ * How long a sweep rests after a full batch, as a multiple of what the batch took: whatever the machine and its load, Postgres
+ * is busy with sweeping for a fifth of the time, and requests find it free in between. For soon a single instance sweeps: two
+ * remove nothing at the same time, and the one that is turned away waits for its next sweep.
  */
 const restFactor = 4
 /** The longest rest, in milliseconds: a slow Postgres must not let expired rows become more and more. */

@@ -16,6 +16,13 @@ export function byteaArray (bytes: readonly string[]): string {
   return `{${bytes.map(text => `"\\${text}"`).join()}}`
 }
 
+/**
+ * SQL of a condition that is true for one transaction at a time, whichever instance's it is: for statements that remove what
+ * has expired. An instance that finds another at it leaves the rows to that one, so that however many there are, Postgres is
+ * as busy with them as one keeps it. The lock ends with the transaction, as a pooler needs it to.
+ */
+export const onlyOneSweeps = '(select pg_try_advisory_xact_lock(7315402238))'
+
 /** Whether a value itself cannot be stored, such as text with a NUL or half a surrogate pair: SQLSTATE class 22. */
 export function isUnstorable (error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code?.startsWith('22') === true

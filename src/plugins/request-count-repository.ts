@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import { createBatch } from '../batch.js'
 import { waitingSince, type Queryable } from './database.js'
+import { onlyOneSweeps } from './repositories.js'
 
 /** The window that requests are counted in: an hour, in milliseconds. */
 export const requestWindowMs = 3_600_000
@@ -92,13 +93,13 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
     /** The principal's count, without counting. */
     read,
 
-    /** Removes at most `limit` counts whose window is over, and returns how many. */
+    /** Removes at most `limit` counts whose window is over, and returns how many: none while another instance removes what has expired. */
     async deleteExpired (limit: number): Promise<number> {
       const { rowCount } = await database.query(`
         delete from sipher_sessions.request_counts
         where principal_id = any (array(
           select principal_id from sipher_sessions.request_counts
-          where window_start < now() - make_interval(secs => $1::float8 / 1000)
+          where ${onlyOneSweeps} and window_start < now() - make_interval(secs => $1::float8 / 1000)
           order by window_start
           limit $2::int
           for update skip locked

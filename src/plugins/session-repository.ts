@@ -262,8 +262,8 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     countLive,
 
     /**
-     * Removes at most `limit` sessions that have expired, and returns how many. Instances that sweep at the same time each take
-     * other rows.
+     * Removes at most `limit` sessions that have expired, and returns how many: none while another instance removes what has
+     * expired.
      */
     async deleteExpired (limit: number): Promise<number> {
       const { rows } = await database.query<{ count: number }>(deleteExpiredText, [limit])

@@ -1,7 +1,7 @@
 // The statements of the session repository. Calls of the same time share one, so their parameters are arrays. Each locks its
 // rows in one order, sessions before counts, so that no two wait for each other in a circle.
 import { auditSessions } from './audit-repository.js'
-import { milliseconds, opaque } from './repositories.js'
+import { milliseconds, onlyOneSweeps, opaque } from './repositories.js'
 
 const columns = 'owner_id as "ownerId", defaults::text, nullif(secrets, \'{}\')::text as secrets'
 
@@ -162,13 +162,13 @@ export const countLiveText = `
   )::int as live
   from unnest($1::text[]) as given (owner_id)`
 
-/** Removes at most `$1` sessions that have expired. */
+/** Removes at most `$1` sessions that have expired; none while another instance removes what has. */
 export const deleteExpiredText = `
   with deleted as (
     delete from sipher_sessions.sessions
     where id = any (array(
       select id from sipher_sessions.sessions
-      where ${expired}
+      where ${onlyOneSweeps} and ${expired}
       order by expires_at
       limit $1::int
       for update skip locked
