@@ -14,10 +14,10 @@ const rowsAtOnce = 100
 
 /**
  * How long a sweep rests after a full batch, as a multiple of what the batch took: whatever the machine and its load, Postgres
- * is busy with sweeping for a fifth of the time, and requests find it free in between. For soon a single instance sweeps: two
+ * is busy with sweeping for a third of the time, and requests find it free in between. For soon a single instance sweeps: two
  * remove nothing at the same time, and the one that is turned away waits for its next sweep.
  */
-const restFactor = 4
+const restFactor = 2
 /** The longest rest, in milliseconds: a slow Postgres must not let expired rows become more and more. */
 const maxRestMs = 250
 
