@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 import { type Queryable } from './database.js'
-import { milliseconds, onlyOneSweeps } from './repositories.js'
+import { milliseconds, onlyOneSweeps, type Swept } from './repositories.js'
 
 export const auditActions = [
   'key.create', 'key.update', 'key.rotate', 'key.revoke', 'session.create', 'session.update', 'session.delete'
@@ -114,13 +114,21 @@ const lookForMs = 150
 /** The log of changes in Postgres. Whoever makes a change writes its entry, in the same statement. */
 function createAuditRepository (database: Queryable, retentionDays: number) {
   /** Removes rows of those `limit` that were written first: there is no index on the time. */
-  async function deleteExpired (table: string, limit: number): Promise<number> {
-    const { rowCount } = await database.query(`
-      delete from ${table}
-      where at < now() - make_interval(days => $1::int) and id = any (array(
-        select id from ${table} where ${onlyOneSweeps} order by id limit $2::int for update skip locked
-      ))`, [retentionDays, limit])
-    return rowCount!
+  async function deleteExpired (table: string, limit: number, from?: unknown): Promise<Swept> {
+    const { rows } = await database.query<Swept>(`
+      with deleted as (
+        delete from ${table}
+        where at < now() - make_interval(days => $1::int) and id = any (array(
+          select id from ${table}
+          where ${onlyOneSweeps} and id > coalesce($3::bigint, 0)
+          order by id
+          limit $2::int
+          for update skip locked
+        ))
+        returning id
+      )
+      select count(*)::int as count, max(id)::text as last from deleted`, [retentionDays, limit, from])
+    return rows[0]!
   }
 
   return {
@@ -158,13 +166,15 @@ function createAuditRepository (database: Queryable, retentionDays: number) {
     },
 
     /**
-     * Removes at most `limit` rows with entries that are older than they are kept, and returns how many: none while another
-     * instance removes what has expired.
+     * Removes at most `limit` rows with entries that are older than they are kept, the oldest first: none while another instance
+     * removes what has expired.
+     *
+     * @param from what the call before has answered as `last`, if it is of the same sweep
      */
-    deleteExpired: (limit: number) => deleteExpired('sipher_sessions.changes', limit),
+    deleteExpired: (limit: number, from?: unknown) => deleteExpired('sipher_sessions.changes', limit, from),
 
     /** The same for entries from when each had a row of its own. */
-    deleteExpiredOlder: (limit: number) => deleteExpired('sipher_sessions.audit', limit)
+    deleteExpiredOlder: (limit: number, from?: unknown) => deleteExpired('sipher_sessions.audit', limit, from)
   }
 }
 

@@ -13,11 +13,18 @@ export interface ExpiredRowsOptions {
 const rowsAtOnce = 100
 
 /**
- * How long a sweep rests after a full batch, as a multiple of what the batch took: whatever the machine and its load, Postgres
- * is busy with sweeping for a third of the time, and requests find it free in between. For soon a single instance sweeps: two
+ * How long a sweep rests after a batch, as a multiple of what the batch took: whatever the machine and its load, Postgres
+ * is busy with sweeping for a fifth of the time, and requests find it free in between. For soon a single instance sweeps: two
  * remove nothing at the same time, and the one that is turned away waits for its next sweep.
  */
-const restFactor = 2
+const restFactor = 4
+/**
+ * A batch begins where the one so many before it ended, not at the beginning: the index has what is gone until Postgres vacuums.
+ * Nor where the last one ended, because Postgres marks in the index what is gone when somebody comes by, once nobody can see
+ * it any more; whoever begins at the beginning next would have all of it to mark at once, which of a million rows takes longer
+ * than a statement may.
+ */
+const batchesBehind = 10
 /** The longest rest, in milliseconds: a slow Postgres must not let expired rows become more and more. */
 const maxRestMs = 250
 
@@ -31,7 +38,7 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
   const { sessionRepository, requestCountRepository, auditRepository } = fastify
   const sweeps = [
     { what: 'expired sessions', run: sessionRepository.deleteExpired },
-    { what: 'counts of deleted sessions', run: sessionRepository.uncountRemoved },
+    { what: 'counts of deleted sessions', run: async () => ({ count: await sessionRepository.uncountRemoved(), last: null }) },
     { what: 'expired counts', run: requestCountRepository.deleteExpired },
     // Each may have an entry for each of 500 sessions.
     { what: 'expired audit rows', run: auditRepository.deleteExpired, batchSize: 50 },
@@ -51,13 +58,18 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
     for (const { what, run, batchSize = rowsAtOnce } of sweeps) {
       let total = 0
       try {
-        let deleted: number
+        const ends: unknown[] = []
+        let goesOn: boolean
         do {
           const began = performance.now()
-          deleted = await run(batchSize)
-          total += deleted
-          if (deleted === batchSize) await rest(Math.min(maxRestMs, (performance.now() - began) * restFactor))
-        } while (deleted === batchSize && !closing.signal.aborted)
+          const { count, last } = await run(batchSize, ends.at(-batchesBehind))
+          total += count
+          ends.push(last)
+          if (ends.length > batchesBehind) ends.shift()
+          // Of a batch some may be missing that others hold or have moved. Few are what has expired since, for the next sweep.
+          goesOn = count >= batchSize / 2
+          if (goesOn) await rest(Math.min(maxRestMs, (performance.now() - began) * restFactor))
+        } while (goesOn && !closing.signal.aborted)
       } catch (error) {
         fastify.log.warn({ err: error }, `sweeping ${what} failed; the next sweep tries again`)
       }

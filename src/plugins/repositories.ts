@@ -8,6 +8,9 @@ import { validationError, type ApiError } from '../errors.js'
  */
 export const milliseconds = (time: string) => `floor(round(date_part('epoch', ${time}) * 1000000) / 1000)`
 
+/** SQL of whether a time is at or after the milliseconds of a parameter; null is before all. */
+export const isFrom = (time: string, parameter: string) => `${time} >= coalesce(to_timestamp(${parameter}::float8 / 1000), '-infinity')`
+
 /**
  * A parameter of type bytea[], of bytes as PostgreSQL writes them: `\x` and hex digits. As text, which costs a request less
  * than the driver's way from hex digits to a buffer and back.
@@ -22,6 +25,17 @@ export function byteaArray (bytes: readonly string[]): string {
  * as busy with them as one keeps it. The lock ends with the transaction, as a pooler needs it to.
  */
 export const onlyOneSweeps = '(select pg_try_advisory_xact_lock(7315402238))'
+
+/** What a statement of a sweep has removed. */
+export interface Swept {
+  count: number
+  /**
+   * Where the last of the rows was in the order in which they go; null if there was none. A later statement of the sweep may
+   * begin there: before it the index still has the rows that are gone, until Postgres vacuums, and to look through them takes
+   * longer than to remove a batch once there are many.
+   */
+  last: unknown
+}
 
 /** Whether a value itself cannot be stored, such as text with a NUL or half a surrogate pair: SQLSTATE class 22. */
 export function isUnstorable (error: unknown): boolean {

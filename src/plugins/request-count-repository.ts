@@ -1,7 +1,7 @@
 import fp from 'fastify-plugin'
 import { createBatch } from '../batch.js'
 import { waitingSince, type Queryable } from './database.js'
-import { onlyOneSweeps } from './repositories.js'
+import { isFrom, milliseconds, onlyOneSweeps, type Swept } from './repositories.js'
 
 /** The window that requests are counted in: an hour, in milliseconds. */
 export const requestWindowMs = 3_600_000
@@ -93,18 +93,26 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
     /** The principal's count, without counting. */
     read,
 
-    /** Removes at most `limit` counts whose window is over, and returns how many: none while another instance removes what has expired. */
-    async deleteExpired (limit: number): Promise<number> {
-      const { rowCount } = await database.query(`
-        delete from sipher_sessions.request_counts
-        where principal_id = any (array(
-          select principal_id from sipher_sessions.request_counts
-          where ${onlyOneSweeps} and window_start < now() - make_interval(secs => $1::float8 / 1000)
-          order by window_start
-          limit $2::int
-          for update skip locked
-        ))`, [windowMs, limit])
-      return rowCount!
+    /**
+     * Removes at most `limit` counts whose window is over, the oldest first: none while another instance removes what has expired.
+     *
+     * @param from what the call before has answered as `last`, if it is of the same sweep
+     */
+    async deleteExpired (limit: number, from?: unknown): Promise<Swept> {
+      const { rows } = await database.query<Swept>(`
+        with deleted as (
+          delete from sipher_sessions.request_counts
+          where principal_id = any (array(
+            select principal_id from sipher_sessions.request_counts
+            where ${onlyOneSweeps} and window_start < now() - make_interval(secs => $1::float8 / 1000) and ${isFrom('window_start', '$3')}
+            order by window_start
+            limit $2::int
+            for update skip locked
+          ))
+          returning window_start
+        )
+        select count(*)::int as count, ${milliseconds('max(window_start)')} as last from deleted`, [windowMs, limit, from])
+      return rows[0]!
     }
   }
 }

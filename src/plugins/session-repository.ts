@@ -10,7 +10,7 @@ import { createNoting } from '../noting.js'
 import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { waitingSince, type Queryable } from './database.js'
-import { byteaArray, isUnstorable, rejectUnstorable } from './repositories.js'
+import { byteaArray, isUnstorable, rejectUnstorable, type Swept } from './repositories.js'
 import { createSessionSecrets, type SealedSecrets, type SealedValues, type SecretsOwner, type SessionSecrets } from './session-secrets.js'
 import { byIdText, countLiveText, deleteExpiredText, forUseText, insertText, makeRoomText, noteAccessText, patchText, removeText, uncountRemovedText } from './session-statements.js'
 
@@ -262,12 +262,14 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     countLive,
 
     /**
-     * Removes at most `limit` sessions that have expired, and returns how many: none while another instance removes what has
-     * expired.
+     * Removes at most `limit` sessions that have expired, those first that expired first: none while another instance removes
+     * what has expired.
+     *
+     * @param from what the call before has answered as `last`, if it is of the same sweep
      */
-    async deleteExpired (limit: number): Promise<number> {
-      const { rows } = await database.query<{ count: number }>(deleteExpiredText, [limit])
-      return rows[0]!.count
+    async deleteExpired (limit: number, from?: unknown): Promise<Swept> {
+      const { rows } = await database.query<Swept>(deleteExpiredText, [limit, from])
+      return rows[0]!
     },
 
     /**

@@ -1,7 +1,7 @@
 // The statements of the session repository. Calls of the same time share one, so their parameters are arrays. Each locks its
 // rows in one order, sessions before counts, so that no two wait for each other in a circle.
 import { auditSessions } from './audit-repository.js'
-import { milliseconds, onlyOneSweeps, opaque } from './repositories.js'
+import { isFrom, milliseconds, onlyOneSweeps, opaque } from './repositories.js'
 
 const columns = 'owner_id as "ownerId", defaults::text, nullif(secrets, \'{}\')::text as secrets'
 
@@ -162,20 +162,25 @@ export const countLiveText = `
   )::int as live
   from unnest($1::text[]) as given (owner_id)`
 
-/** Removes at most `$1` sessions that have expired; none while another instance removes what has. */
+/**
+ * Removes at most `$1` sessions that have expired, from the time `$2` on; none while another instance removes what has.
+ *
+ * They are found again by their places, as above: sessions that expire together may have their ids all over the index. One that
+ * has moved in the meantime is left to the next sweep.
+ */
 export const deleteExpiredText = `
   with deleted as (
     delete from sipher_sessions.sessions
-    where id = any (array(
-      select id from sipher_sessions.sessions
-      where ${onlyOneSweeps} and ${expired}
+    where ctid = any (array(
+      select ctid from sipher_sessions.sessions
+      where ${onlyOneSweeps} and ${expired} and ${isFrom('expires_at', '$2')}
       order by expires_at
       limit $1::int
       for update skip locked
     ))
-    returning owner_id
+    returning owner_id, expires_at
   ), ${uncount('deleted')}
-  select count(*)::int as count from deleted`
+  select count(*)::int as count, ${milliseconds('max(expires_at)')} as last from deleted`
 
 /** Takes what at most `$1` statements have deleted off the owners' counts. */
 export const uncountRemovedText = `
