@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type FastifyInstance, type LightMyRequestResponse } from 'fastify'
 import pg from 'pg'
 import { type Test } from 'tap'
@@ -100,6 +102,29 @@ export async function createSession (service: FastifyInstance, key: string, defa
   const response = await service.inject({ method: 'POST', url: '/v1/sessions', headers: { 'x-api-key': key }, payload: { defaults, ttlSeconds } })
   if (response.statusCode !== 201) throw new Error(response.body)
   return response.json().data.sessionId
+}
+
+/**
+ * Sends a POST of JSON to an app that listens, but for the last byte of its body, which comes once `meanwhile` has ended. That begins
+ * when the request has been counted for the key `id`, and what is asked for it then has been answered.
+ *
+ * @returns the answer as it stands
+ */
+export async function sendInTwo (t: Test, app: FastifyInstance, id: string, { path, headers, body }: { path: string, headers: Record<string, string>, body: string }, meanwhile: () => Promise<void>): Promise<string> {
+  const { port } = app.server.address() as AddressInfo
+  const client = connect({ port, host: '127.0.0.1' })
+  t.teardown(() => { client.destroy() })
+  let answered = ''
+  client.setEncoding('utf8').on('data', (chunk: string) => { answered += chunk })
+  const lines = Object.entries({ host: 'x', connection: 'close', 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(body)), ...headers })
+  const { requests } = await app.requestCountRepository.read(id)
+  client.write(`POST ${path} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n${body.slice(0, -1)}`)
+  while ((await app.requestCountRepository.read(id)).requests === requests);
+  await sleep(100)
+  await meanwhile()
+  client.write(body.slice(-1))
+  await once(client, 'close')
+  return answered
 }
 
 /** Status and body of an answer, for comparing both at once. */

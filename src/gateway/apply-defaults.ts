@@ -5,6 +5,7 @@ import { type Placement } from '../fill-defaults.js'
 import { type DefaultsPlan } from '../plan-defaults.js'
 import { bodyMethods, type ApplySessionDefaults } from '../plugins/session-defaults.js'
 import { invalidJson } from '../plugins/validation.js'
+import { type SessionDefaultValues } from '../schemas/session.js'
 import { fillQuery } from './fill-query.js'
 import { spliceDefaults } from './splice-json.js'
 
@@ -37,14 +38,18 @@ export function isJson (mediaType: string): boolean {
  * @param bodyLimit how many bytes of a body are read
  */
 export function applyUpstream (planOf: (request: FastifyRequest) => DefaultsPlan, bodyLimit: number): ApplySessionDefaults {
-  return async (request, values) => {
+  return async (request, valuesBefore, readAgain) => {
     const { query: queryPlan, body: bodyPlan, undescribed } = planOf(request)
+    const wantedOf = (values: SessionDefaultValues) => unparsedMethods.includes(request.method) ? [] : bodyPlan.filter(({ name }) => Object.hasOwn(values, name))
     const changed: ChangedRequest = {}
+    const bodyIsOnItsWay = request.raw.complete === false
+    const text = wantedOf(valuesBefore).length > 0 ? await readText(request, bodyLimit) : null
+    // It may have taken long to come, and the session be changed or deleted meanwhile.
+    const values = bodyIsOnItsWay && text !== null && text !== '' ? await readAgain() : valuesBefore
     const query = fillQuery(request.raw.url!.split('?').slice(1).join('?'), values, queryPlan)
     if (query.filled.length > 0) changed.query = query.query
 
-    const wanted = unparsedMethods.includes(request.method) ? [] : bodyPlan.filter(({ name }) => Object.hasOwn(values, name))
-    const text = wanted.length > 0 ? await readText(request, bodyLimit) : null
+    const wanted = wantedOf(values)
     let filled: Placement[] = []
     if (text !== null) {
       const isEmpty = text === ''

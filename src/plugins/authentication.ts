@@ -5,6 +5,7 @@ import { hashApiKey, isWellFormedApiKey } from '../api-key.js'
 import { ApiError } from '../errors.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 import { type RequestCount } from './request-count-repository.js'
+import { checkTier } from './tiers.js'
 
 /** Who makes a request. Sessions belong to the id, so it must be stable and never be given to another caller. */
 export interface Principal {
@@ -57,6 +58,12 @@ declare module 'fastify' {
      * address where it has none.
      */
     countUnknownRoute: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+    /**
+     * Looks the key up again, without counting, of a request whose body was still on its way when that was done first: it may
+     * have been revoked, rotated or given another tier meanwhile. Does nothing for any other. Throws `INVALID_API_KEY` or
+     * `TIER_ACCESS_DENIED`.
+     */
+    authenticateAgain: (request: FastifyRequest) => Promise<void>
     /** An `onRequest` hook: lets only the admin key pass. */
     requireAdmin: (request: FastifyRequest) => Promise<void>
   }
@@ -70,6 +77,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Who makes the request; null where nothing has authenticated it. */
     principal: Principal | null
+    /** The hash of the key that the request carries, if its body was still on its way when that was looked up; else null. */
+    keyToLookUpAgain: string | null
   }
 }
 
@@ -106,7 +115,21 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
       throw invalidApiKey()
     }
     remember(seenValid, hash)
+    // Requests that are injected do not say, and have come as a whole.
+    if (request.raw.complete === false) request.keyToLookUpAgain = hash
     return caller
+  }
+
+  async function authenticateAgain (request: FastifyRequest): Promise<void> {
+    const hash = request.keyToLookUpAgain
+    if (hash === null) return
+    const caller = await fastify.apiKeyRepository.authenticate(hash)
+    if (!caller) {
+      seenValid.delete(hash)
+      throw invalidApiKey()
+    }
+    request.principal = caller.principal
+    checkTier(request)
   }
 
   async function authenticate (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void): Promise<void> {
@@ -158,12 +181,21 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     if (error instanceof ApiError && error.statusCode === 401) await fastify.requestLimits.failedAuthentication(request)
   }
 
+  // A body may take long to come, and what is done with it is done now that all is there. Where a session is named it is read
+  // again too: see session-defaults.
+  fastify.addHook('preValidation', (request, _reply, done) => {
+    if (request.keyToLookUpAgain === null || request.namedSession) return done()
+    authenticateAgain(request).then(() => { done() }, done)
+  })
+
   fastify.decorateRequest('principal', null)
+  fastify.decorateRequest('keyToLookUpAgain', null)
   fastify.decorate('requirePrincipal', requirePrincipal)
   fastify.decorate('authenticate', authenticate)
+  fastify.decorate('authenticateAgain', authenticateAgain)
   fastify.decorate('countUnknownRoute', countUnknownRoute)
   fastify.decorate('requireAdmin', requireAdmin)
-}, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit'] })
+}, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit', 'tiers'] })
 
 /**
  * A host's mistake in `identify` would give its callers sessions that nobody finds again, or that others find: as UTF-8 all

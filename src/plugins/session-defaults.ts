@@ -29,8 +29,11 @@ export interface SessionDefaultsOptions {
 /**
  * A route's own way of taking a session's values, instead of its schema's: it puts them where they belong and returns
  * the names of those it has put.
+ *
+ * @param readAgain what the session holds now: for one that has waited for something, such as a body that no parser reads. Throws
+ * where the session, or the key that the request carries, is no longer there.
  */
-export type ApplySessionDefaults = (request: FastifyRequest, values: SessionDefaultValues) => Iterable<string> | Promise<Iterable<string>>
+export type ApplySessionDefaults = (request: FastifyRequest, values: SessionDefaultValues, readAgain: () => Promise<SessionDefaultValues>) => Iterable<string> | Promise<Iterable<string>>
 
 interface RoutePlan extends DefaultsPlan {
   /** What most requests are told was filled in: all that goes into the body, each name once. */
@@ -133,13 +136,22 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   })
 
   async function fillIn (request: FastifyRequest, reply: FastifyReply, { reading, config, bodyIsOnItsWay }: NonNullable<FastifyRequest['namedSession']>): Promise<void> {
+    const use = async (current: UseReading) => {
+      const { defaults: values } = await fastify.sessionRepository.use(current, request.principal!.id)
+      request.sessionDefaults = values as SessionDefaults
+      return values
+    }
+    const readAgain = async () => {
+      const current = fastify.sessionRepository.beginUse(reading.sessionId)
+      await fastify.authenticateAgain(request)
+      if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
+      return use(current)
+    }
     // A body may take long to come, and the session be deleted meanwhile: then it is read again, now that all is there.
-    const current = bodyIsOnItsWay ? fastify.sessionRepository.beginUse(reading.sessionId) : reading
-    const { defaults: values } = await fastify.sessionRepository.use(current, request.principal!.id)
-    request.sessionDefaults = values as SessionDefaults
+    const values = await (bodyIsOnItsWay ? readAgain() : use(reading))
     const apply = config.sessionDefaults
     const applied = typeof apply === 'function'
-      ? listOf([...await apply(request, values)])
+      ? listOf([...await apply(request, values, readAgain)])
       : applyDefaults(request, plans.get(config) ?? planOf(request), values)
     if (applied !== '') reply.header('x-session-applied', applied)
   }

@@ -40,12 +40,18 @@ export const sessionTiers = tierNames.filter(tier => tierLimits[tier].sessions)
  */
 function requireTier (...tiers: Tier[]) {
   return async function (request: FastifyRequest): Promise<void> {
-    const { tier } = request.principal!
-    if (!tiers.includes(tier)) {
-      throw new ApiError('TIER_ACCESS_DENIED', {
-        message: `This operation needs a key of tier ${tiers.join(' or ')}; this key is of tier ${tier}.`
-      })
-    }
+    checkTier(request, tiers)
+    request.requiredTiers = request.requiredTiers?.filter(tier => tiers.includes(tier)) ?? tiers
+  }
+}
+
+/** @throws TIER_ACCESS_DENIED for a principal of none of the tiers, which are by default those that `requireTier` has let through */
+export function checkTier ({ principal, requiredTiers }: FastifyRequest, tiers = requiredTiers): void {
+  const { tier } = principal!
+  if (tiers && !tiers.includes(tier)) {
+    throw new ApiError('TIER_ACCESS_DENIED', {
+      message: `This operation needs a key of tier ${tiers.join(' or ')}; this key is of tier ${tier}.`
+    })
   }
 }
 
@@ -69,9 +75,14 @@ declare module 'fastify' {
     /** What each tier includes in this app. */
     tierLimits: Readonly<Record<Tier, TierLimits>>
   }
+  interface FastifyRequest {
+    /** The tiers that `requireTier` has let through; null where it was not asked. */
+    requiredTiers: readonly Tier[] | null
+  }
 }
 
 export default fp<TiersOptions>(async (fastify, options) => {
   fastify.decorate('requireTier', requireTier)
+  fastify.decorateRequest('requiredTiers', null)
   fastify.decorate('tierLimits', chooseLimits(options.tierLimits ?? {}))
 }, { name: 'tiers', fastify: '5.x' })

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
 import { secret } from '../../src/schemas/secret.js'
 import { createService, type ServiceOptions } from '../../src/service.js'
-import { createDatabase, createSession, encryptionKeys } from '../helpers.js'
+import { createDatabase, createSession, encryptionKeys, sendInTwo } from '../helpers.js'
 import { exchange, startGateway, startUpstream } from './helpers.js'
 
 const json = { 'content-type': 'application/json' }
@@ -133,6 +133,24 @@ t.test('a large or compressed body of an operation that takes nothing streams th
   t.equal((await send('POST', '/none', body)).body, body)
   t.equal((await send('POST', '/none', body, { ...json, 'content-encoding': 'gzip' })).body, body)
   t.equal((await send('POST', '/key', body)).body, body, 'or nothing that the session has')
+})
+
+t.test('a session that is changed or deleted while a body is on its way goes upstream as it is then', async t => {
+  const { url, received } = await startUpstream(t)
+  const { service, id, headers, sessionId, withSession } = await startGateway(t, { url })
+  const send = (meanwhile: () => Promise<void>) => sendInTwo(t, service, id, { path: '/x', headers: withSession, body: '{}' }, meanwhile)
+  const patched = await send(async () => {
+    t.equal((await service.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chain: 'sui' } } })).statusCode, 200)
+  })
+  t.match(patched, /^HTTP\/1\.1 200 [^]*"chain":"sui"/)
+  const deleted = await send(async () => {
+    t.equal((await service.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+  })
+  t.match(deleted, /^HTTP\/1\.1 404 [^]*"SESSION_NOT_FOUND"/)
+  withSession['x-session-id'] = await createSession(service, headers['x-api-key'])
+  const revoked = await send(() => service.apiKeyRepository.revoke(id))
+  t.match(revoked, /^HTTP\/1\.1 401 [^]*"INVALID_API_KEY"/)
+  t.equal(received.length, 1)
 })
 
 t.test('paths begin where the document\'s servers say, or where the upstream does', async t => {

@@ -3,7 +3,7 @@ import { type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import { generateApiKey, hashApiKey } from '../../src/api-key.js'
 import { tierNames } from '../../src/schemas/tier.js'
-import { answer, createDatabase, createKey, createPool, failure, startService, unknownSessionId } from '../helpers.js'
+import { answer, createDatabase, createKey, createPool, failure, sendInTwo, startService, unknownSessionId } from '../helpers.js'
 
 const invalidKey = failure(401, 'INVALID_API_KEY', 'The API key is unknown, revoked or expired. Check it, or ask the operator for a new one.')
 
@@ -62,4 +62,21 @@ t.test('a key of each tier passes the check of its form', async t => {
     const { id, key } = await createKey(service, tier)
     t.strictSame(await service.apiKeyRepository.authenticate(hashApiKey(key)), { principal: { id, tier } })
   }
+})
+
+t.test('a key that is revoked, rotated or given another tier while a body is on its way acts as it is then', async t => {
+  const { service } = await startService(t)
+  await service.listen({ port: 0, host: '127.0.0.1' })
+  const create = async (meanwhile: (id: string) => Promise<unknown>) => {
+    const { id, headers } = await createKey(service)
+    return sendInTwo(t, service, id, { path: '/v1/sessions', headers, body: '{"defaults":{"chain":"near"}}' }, async () => { await meanwhile(id) })
+  }
+  const { apiKeyRepository } = service
+  t.match(await create(async () => {}), /^HTTP\/1\.1 201 /)
+  t.match(await create(id => apiKeyRepository.revoke(id)), /^HTTP\/1\.1 401 [^]*"INVALID_API_KEY"/)
+  t.match(await create(id => apiKeyRepository.rotate(id, 0)), /^HTTP\/1\.1 401 [^]*"INVALID_API_KEY"/)
+  t.match(await create(id => apiKeyRepository.rotate(id, 60)), /^HTTP\/1\.1 201 /, 'but within its grace period')
+  t.match(await create(id => apiKeyRepository.update(id, { tier: 'free' })), /^HTTP\/1\.1 403 [^]*needs a key of tier pro or enterprise/)
+  t.match(await create(id => apiKeyRepository.update(id, { tier: 'enterprise' })), /^HTTP\/1\.1 201 /)
+  t.equal((await service.sessionDatabase.query('select from sipher_sessions.sessions')).rowCount, 3)
 })

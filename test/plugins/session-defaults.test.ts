@@ -1,10 +1,8 @@
-import { once } from 'node:events'
-import { connect } from 'node:net'
 import { Type } from '@sinclair/typebox'
 import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import sipherSessions, { type SipherSessionsOptions } from '../../src/index.js'
-import { answer, createDatabase, createKey, createSession, encryptionKeys, failure, unknownSessionId } from '../helpers.js'
+import { answer, createDatabase, createKey, createSession, encryptionKeys, failure, sendInTwo, unknownSessionId } from '../helpers.js'
 
 const { String, Number, Object: Obj, Optional, Array: Arr } = Type
 
@@ -198,20 +196,24 @@ t.test('a request that names no session of the caller\'s is refused in the API\'
   t.strictSame(await post({}), { status: 200, body: { runs: 1 } }, 'without the header nothing is asked')
 })
 
-t.test('a session that is deleted while a body is on its way is not used', async t => {
+t.test('a session that is deleted while a body is on its way is not used, nor one of a key that is revoked', async t => {
   const { host, id, key, headers, sessionId } = await startHost(t, host => host.post('/free', async request => request.body))
-  const { port } = new URL(await host.listen({ host: '127.0.0.1', port: 0 }))
-  const client = connect({ port: parseInt(port), host: '127.0.0.1' })
-  t.teardown(() => { client.destroy() })
-  let answered = ''
-  client.setEncoding('utf8').on('data', (chunk: string) => { answered += chunk })
-  const { requests } = await host.requestCountRepository.read(id)
-  client.write(`POST /free HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: ${key}\r\nX-Session-Id: ${sessionId}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{`)
-  while ((await host.requestCountRepository.read(id)).requests === requests);
-  t.equal((await host.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
-  client.write('}')
-  await once(client, 'close')
-  t.match(answered, /^HTTP\/1\.1 404 Not Found\r\n[^]*"SESSION_NOT_FOUND"/)
+  await host.listen({ host: '127.0.0.1', port: 0 })
+  const send = (sessionId: string, meanwhile: () => Promise<void>) => sendInTwo(t, host, id, { path: '/free', headers: { ...headers, 'x-session-id': sessionId }, body: '{}' }, meanwhile)
+  const patched = await send(sessionId, async () => {
+    t.equal((await host.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chain: 'sui' } } })).statusCode, 200)
+  })
+  t.match(patched, /"chain":"sui"/)
+  const deleted = await send(sessionId, async () => {
+    t.equal((await host.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+  })
+  t.match(deleted, /^HTTP\/1\.1 404 Not Found\r\n[^]*"SESSION_NOT_FOUND"/)
+  const another = await createSession(host, key)
+  const lowered = await send(another, async () => { await host.apiKeyRepository.update(id, { tier: 'free' }) })
+  t.match(lowered, /^HTTP\/1\.1 403 Forbidden\r\n[^]*"TIER_ACCESS_DENIED"/)
+  await host.apiKeyRepository.update(id, { tier: 'pro' })
+  const revoked = await send(another, () => host.apiKeyRepository.revoke(id))
+  t.match(revoked, /^HTTP\/1\.1 401 Unauthorized\r\n[^]*"INVALID_API_KEY"/)
 })
 
 t.test('what the host\'s 404 handler serves takes defaults, or is refused, like any route', async t => {
