@@ -127,7 +127,8 @@ export default fp<RateLimitOptions>(async (fastify, options) => {
         cache: 50_000,
         timeWindow: 60_000,
         max: failuresPerMinute,
-        keyGenerator: (request: FastifyRequest) => normalizeIP(request.ip)
+        // Clients of a unix socket have no address, unless a trusted proxy says which, and count as one.
+        keyGenerator: (request: FastifyRequest) => normalizeIP((request.ip as string | undefined) ?? 'unix')
       }
       countFailure = scope.createRateLimit(settings)
     })

@@ -1,3 +1,7 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { get } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import Fastify from 'fastify'
 import rateLimit from '@fastify/rate-limit'
 import type pg from 'pg'
@@ -193,6 +197,24 @@ t.test('authentications that fail are limited by address', async t => {
   t.match(refused.json().error, { code: 'RATE_LIMIT_EXCEEDED', message: /^Too many requests from this address carried no valid API key\. Try again in \d+ s\.$/ })
   t.equal((await fail('192.0.2.2')).statusCode, 401, 'another address is not affected')
   t.equal((await service.inject({ url: '/v1/admin/tiers', remoteAddress: '192.0.2.1', headers: { 'x-api-key': adminKey } })).statusCode, 429, 'the right admin key would tell whoever guesses')
+})
+
+t.test('over a unix socket keys are accepted and refused likewise, and failures limited', async t => {
+  const { service } = await startService(t)
+  const directory = mkdtempSync(join(tmpdir(), 'sipher-socket-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const socketPath = join(directory, 'socket')
+  await service.listen({ path: socketPath })
+  const ask = (headers: Record<string, string>) => new Promise<number>((resolve, reject) => {
+    get({ socketPath, path: '/v1/limits', headers, agent: false }, response => { resolve(response.resume().statusCode!) }).on('error', reject)
+  })
+  const { headers } = await createKey(service)
+  t.equal(await ask(headers), 200)
+  t.equal(await ask({}), 401)
+  t.equal(await ask({ 'x-api-key': 'garbage' }), 401)
+  for (let i = 2; i < 100; i++) await ask({})
+  t.equal(await ask({}), 429)
+  t.equal(await ask(headers), 200)
 })
 
 t.test('an address whose keys have failed too often costs no query, and its neighbours are served', async t => {
