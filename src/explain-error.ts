@@ -1,23 +1,24 @@
 import { ConfigError } from './config.js'
 import { EmbeddedPostgresError } from './embedded-postgres.js'
 import { UpstreamDocumentError } from './gateway/document.js'
+import { SchemaVersionError } from './migrate.js'
 
 /**
  * What the process prints about an error that ended it: a sentence where the user can mend it, without the trace that
  * would bury it, and the trace where they cannot.
  */
 export function explainError (error: unknown): string {
-  const { code = '', message } = error as NodeJS.ErrnoException
+  const { code = '', syscall, message } = error as NodeJS.ErrnoException
   if (error instanceof ConfigError) return `The configuration is wrong.\n${message}`
-  if (error instanceof EmbeddedPostgresError || error instanceof UpstreamDocumentError) return message
+  if (error instanceof EmbeddedPostgresError || error instanceof UpstreamDocumentError || error instanceof SchemaVersionError) return message
   if (code === 'EADDRINUSE') return `${message}. Another process listens there; stop it or set PORT.`
-  if (code === 'EACCES' || code === 'EADDRNOTAVAIL') return `${message}. Set HOST and PORT to an address and port of this machine that you may listen on.`
+  if (syscall === 'listen') return `${message}. Set HOST and PORT to an address and port of this machine that you may listen on.`
   // What PgBouncer answers to a connection that asks for a time limit.
   if (code === '08P01' && message.startsWith('unsupported startup parameter')) {
     return `DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for (${message}). Set DATABASE_POOLER=transaction.`
   }
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that
   // does not exist, or a wrong password.
-  if (/^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
+  if (syscall === 'connect' || /^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
   return String((error as Error).stack)
 }

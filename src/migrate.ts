@@ -13,7 +13,19 @@ interface Migration {
   name: string
 }
 
-/** The migrations that this code brings, the oldest first: `0001-api-keys.sql` is version 1. */
+/** The database's schema is not the one that this code needs; the message says what to do. */
+export class SchemaVersionError extends Error {
+  override name = 'SchemaVersionError'
+}
+
+let listed: Promise<Migration[]> | undefined
+
+/** The migrations that this code brings, the oldest first: `0001-api-keys.sql` is version 1. Read once: they come with the code. */
+function migrationsOfRelease (): Promise<Migration[]> {
+  listed ??= listMigrations()
+  return listed
+}
+
 async function listMigrations (): Promise<Migration[]> {
   const names = (await readdir(folder)).filter(name => /^\d{4}-.+\.sql$/.test(name)).sort()
   return names.map(name => ({ version: Number(name.slice(0, 4)), name }))
@@ -32,7 +44,7 @@ const lockKey = 7_315_402_236
  * @throws when the database was migrated by a newer release than this one
  */
 export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>): Promise<void> {
-  const migrations = await listMigrations()
+  const migrations = await migrationsOfRelease()
   const client = await pool.connect()
   client.on('error', ignore)
   let failed: Error | undefined
@@ -77,17 +89,26 @@ async function readVersion (database: Queryable): Promise<number> {
   return rows[0]!.version
 }
 
-/** Resolves when the database's schema is at least the one that this code needs; throws with a sentence otherwise. */
+/**
+ * Resolves when the database's schema is at least the one that this code needs.
+ *
+ * @throws SchemaVersionError, and what the database answers where it cannot be asked
+ */
 export async function checkSchemaVersion (database: Queryable): Promise<void> {
-  const newest = (await listMigrations()).at(-1)!.version
-  const current = await readVersion(database)
+  const newest = (await migrationsOfRelease()).at(-1)!.version
+  const current = await readVersion(database).catch((error: unknown) => {
+    const { cause = error } = error as { cause?: unknown }
+    // There is no such table.
+    if ((cause as { code?: string }).code !== '42P01') throw error
+    throw new SchemaVersionError('The database has no tables of sipher-sessions yet. Run: npx sipher-sessions migrate')
+  })
   if (current < newest) {
-    throw new Error(`The database schema is at version ${current} and this release needs ${newest}. Run: npx sipher-sessions migrate`)
+    throw new SchemaVersionError(`The database schema is at version ${current} and this release needs ${newest}. Run: npx sipher-sessions migrate`)
   }
 }
 
 function newerSchema (current: number, newest: number): Error {
-  return new Error(`The database schema is at version ${current}, but this release knows versions up to ${newest} only: ` +
+  return new SchemaVersionError(`The database schema is at version ${current}, but this release knows versions up to ${newest} only: ` +
     'a newer release of sipher-sessions has migrated it. Start that release, or restore the database from before.')
 }
 

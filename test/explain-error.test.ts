@@ -3,12 +3,14 @@ import { ConfigError } from '../src/config.js'
 import { EmbeddedPostgresError } from '../src/embedded-postgres.js'
 import { explainError } from '../src/explain-error.js'
 
-const withCode = (code: string, message: string) => Object.assign(new Error(message), { code })
+const withCode = (code: string, message: string, syscall?: string) => Object.assign(new Error(message), { code, syscall })
 
 t.test('what the user can mend is a sentence', async t => {
   t.equal(explainError(new ConfigError('PORT must be integer')), 'The configuration is wrong.\nPORT must be integer')
   t.equal(explainError(new EmbeddedPostgresError('no binary')), 'no binary')
   t.equal(explainError(withCode('EADDRINUSE', 'listen EADDRINUSE')), 'listen EADDRINUSE. Another process listens there; stop it or set PORT.')
+  t.equal(explainError(withCode('EACCES', 'listen EACCES', 'listen')), 'listen EACCES. Set HOST and PORT to an address and port of this machine that you may listen on.')
+  t.equal(explainError(withCode('EACCES', 'connect EACCES /run/.s.PGSQL.5432', 'connect')), 'The database of DATABASE_URL cannot be used: connect EACCES /run/.s.PGSQL.5432')
   t.equal(explainError(withCode('ECONNREFUSED', '')), 'The database of DATABASE_URL cannot be used: ECONNREFUSED')
   t.equal(explainError(withCode('28P01', 'wrong password')), 'The database of DATABASE_URL cannot be used: wrong password')
   t.equal(explainError(withCode('08P01', 'unsupported startup parameter: statement_timeout')), 'DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for ' +

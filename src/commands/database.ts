@@ -17,11 +17,7 @@ export async function withDatabase<T> ({ DATABASE_URL, DATABASE_POOLER, DATA_DIR
   }
   const pool = createPool(connectionString, pooler ? {} : { statement_timeout: 30_000 })
   try {
-    await checkSchemaVersion(pool).catch((error: unknown) => {
-      throw (error as { code?: string }).code === '42P01'
-        ? new ConfigError('The database has no tables of sipher-sessions yet. Run: npx sipher-sessions migrate')
-        : error
-    })
+    await checkSchemaVersion(pool)
     return await run(pool)
   } finally {
     await pool.end()

@@ -195,9 +195,13 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
       return { query: (text, values, name) => query(text, values, name, time) }
     },
 
-    /** Resolves when the database answers and its schema is the one that this code needs; throws otherwise. */
-    async checkReady (): Promise<void> {
-      await checkSchemaVersion(this)
+    /**
+     * Resolves when the database answers and its schema is the one that this code needs; throws otherwise.
+     *
+     * @param since when it was asked for, by `performance.now()`
+     */
+    async checkReady (since: number): Promise<void> {
+      await checkSchemaVersion(this.since(since))
     },
 
     async migrate (): Promise<void> {

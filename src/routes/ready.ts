@@ -1,8 +1,16 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { createBatch } from '../batch.js'
 import { ApiError } from '../errors.js'
+import { SchemaVersionError } from '../migrate.js'
 import { failures, successOf } from '../schemas/envelope.js'
 
 export const ready: FastifyPluginAsyncTypebox = async (fastify) => {
+  // Anybody may ask, as often as they like: all who ask at the same time share one statement, like the requests of those who
+  // have a key, so that they cannot take up the connections of these.
+  const checked = createBatch<null, null>(async (asked, since) => {
+    await fastify.sessionDatabase.checkReady(since)
+    return asked
+  })
   fastify.get('/ready', {
     schema: {
       operationId: 'getReady',
@@ -16,10 +24,12 @@ export const ready: FastifyPluginAsyncTypebox = async (fastify) => {
     }
   }, async () => {
     try {
-      await fastify.sessionDatabase.checkReady()
+      await checked(null)
     } catch (error) {
       if (error instanceof ApiError) throw error
-      throw new ApiError('SERVICE_UNAVAILABLE', { message: (error as Error).message, headers: { 'retry-after': '1' }, cause: error })
+      // What the database says of an error may tell more than anybody should know.
+      const message = error instanceof SchemaVersionError ? error.message : 'The service cannot use its database. Its log has the cause.'
+      throw new ApiError('SERVICE_UNAVAILABLE', { message, headers: { 'retry-after': '1' }, cause: error })
     }
     return { success: true as const, data: { status: 'ready' as const } }
   })

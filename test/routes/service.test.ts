@@ -23,11 +23,27 @@ t.test('GET /v1/ready answers 200 only while the database answers and its schema
   t.equal(behind.headers['retry-after'], '1')
 
   const { service: unmigrated } = await startService(t, { connectionString: await createDatabase(t, { empty: true }), migrate: false })
-  t.equal((await unmigrated.inject('/v1/ready')).statusCode, 503)
+  t.strictSame(answer(await unmigrated.inject('/v1/ready')), failure(503, 'SERVICE_UNAVAILABLE', 'The database has no tables of sipher-sessions yet. Run: npx sipher-sessions migrate'))
 
   const { service: cutOff } = await startService(t, { connectionString: unreachable, migrate: false })
   t.strictSame(answer(await cutOff.inject('/v1/ready')),
     failure(503, 'SERVICE_UNAVAILABLE', 'The service cannot reach its database at the moment. Try again in 1 s.'))
+})
+
+t.test('GET /v1/ready hides what the database says of an error', async t => {
+  const { service, connectionString } = await startService(t)
+  await createPool(t, connectionString).query('alter table sipher_sessions.migrations rename column version to renamed')
+  t.strictSame(answer(await service.inject('/v1/ready')), failure(503, 'SERVICE_UNAVAILABLE', 'The service cannot use its database. Its log has the cause.'))
+})
+
+t.test('who asks GET /v1/ready takes up no connection that requests with a key wait for', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  const { service } = await startService(t, { pool })
+  let connections = 0
+  pool.on('acquire', () => { connections++ })
+  const answers = await Promise.all(Array.from({ length: 500 }, () => service.inject('/v1/ready')))
+  t.ok(answers.every(({ statusCode }) => statusCode === 200))
+  t.ok(connections <= 20, `${connections} statements for 500 requests`)
 })
 
 t.test('GET /v1/errors answers every code', async t => {
