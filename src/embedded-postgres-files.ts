@@ -38,13 +38,19 @@ const maxSocketDir = 107 - `/.s.PGSQL.${port}`.length
 /** Makes everything that the server needs to be started, or finds what an earlier run has made. */
 export function prepareFiles (options: { dataDir: string, binaries: string, durable: boolean, log: (message: string) => void }): Files {
   const { durable, log } = options
-  const home = prepareHome(resolve(options.dataDir), log)
+  const dataDir = resolve(options.dataDir)
   const binaries = reachableBinaries(options.binaries, log)
   linkLibraries(binaries)
-  const data = join(home, 'postgres')
-  const account = chooseAccount(data)
-  if (!existsSync(data)) initialise({ binaries, home, data, account, durable })
-  return { home, binaries, data, account, logFile: join(home, 'postgres.log'), socketDir: prepareSocketDir(home, account) }
+  try {
+    const home = prepareHome(dataDir, log)
+    const data = join(home, 'postgres')
+    const account = chooseAccount(data)
+    if (!existsSync(data)) initialise({ binaries, home, data, account, durable })
+    return { home, binaries, data, account, logFile: join(home, 'postgres.log'), socketDir: prepareSocketDir(home, account) }
+  } catch (error) {
+    if (error instanceof EmbeddedPostgresError) throw error
+    throw new EmbeddedPostgresError(`The directory for the embedded PostgreSQL, ${dataDir}, cannot be used: ${(error as Error).message}. Set DATA_DIR to another one.`)
+  }
 }
 
 /** Where a server's data is, if an earlier run has made it: below the directory, or where root's had to be. Makes nothing. */
@@ -68,14 +74,10 @@ export function locateBinaries (platform: string): string {
 
 /** Where data, socket and log go: the directory that was asked for, or one that the server's user can reach. */
 function prepareHome (dataDir: string, log: (message: string) => void): string {
-  try {
-    const created = mkdirSync(dataDir, { recursive: true })
-    // One name for one place, however it was reached: the server tells its directory by name.
-    const home = realpathSync(dataDir)
-    return reachableHome(home, created && realpathSync(created), log)
-  } catch (error) {
-    throw new EmbeddedPostgresError(`The directory for the embedded PostgreSQL cannot be made: ${(error as Error).message}. Set DATA_DIR to another one.`)
-  }
+  const created = mkdirSync(dataDir, { recursive: true })
+  // One name for one place, however it was reached: the server tells its directory by name.
+  const home = realpathSync(dataDir)
+  return reachableHome(home, created && realpathSync(created), log)
 }
 
 /** Makes the links between libraries, which npm packages cannot hold, where npm was told to run no install scripts. */

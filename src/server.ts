@@ -57,7 +57,9 @@ async function start (): Promise<void> {
   await service.ready()
   if (ending) return
   service.log.info({ rateLimitFailOpen: config.rateLimitFailOpen }, `where requests cannot be counted they are ${config.rateLimitFailOpen ? 'let through uncounted' : 'refused with 503'} (RATE_LIMIT_FAIL_OPEN)`)
-  await service.listen({ host: config.host, port: config.port })
+  await service.listen({ host: config.host, port: config.port }).catch((error: NodeJS.ErrnoException) => {
+    throw error.syscall === 'getaddrinfo' ? new ConfigError(`HOST is no address or name of this machine: ${error.message}`) : error
+  })
   if (config.adminKey !== undefined && config.adminKey.length < 32) {
     service.log.warn('ADMIN_API_KEY is shorter than 32 characters and may be guessed; make one with: openssl rand -hex 32')
   }

@@ -121,6 +121,12 @@ t.test('what goes wrong is told in a sentence', async t => {
   })
   t.strictSame(readdirSync(join(broken, 'data')), [], 'nothing is left of the attempt')
 
+  // A directory that is there, and takes nothing from anybody.
+  await t.rejects(startEmbeddedPostgres({ dataDir: '/proc' }), {
+    name: 'EmbeddedPostgresError',
+    message: /^The directory for the embedded PostgreSQL, \/proc, cannot be used: \w+: .*\. Set DATA_DIR to another one\.$/
+  })
+
   // Data that is no data, with the file of a server that runs on other data: that one is not taken over.
   const dataDir = createDir(t)
   const otherDir = createDir(t)

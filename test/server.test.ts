@@ -66,6 +66,7 @@ t.test('what a newcomer gets wrong is told in a sentence', async t => {
     [{ PORT: 'x', TRUST_PROXY: '' }, 'The configuration is wrong.\nPORT must be integer. The port to listen on; 0 for any free one.'],
     [{ DATABASE_URL: connectionString, SESSION_ENCRYPTION_KEYS: '' }, 'The configuration is wrong.\nSESSION_ENCRYPTION_KEYS is needed with DATABASE_URL: sessions hold viewing keys, which are stored encrypted. Make a key with openssl rand -base64 32, keep it as long as the sessions, and give every instance the same.'],
     [{ DATABASE_URL: connectionString, PORT: String(port) }, 'Another process listens there; stop it or set PORT.'],
+    [{ DATABASE_URL: connectionString, HOST: 'nowhere.invalid' }, 'The configuration is wrong.\nHOST is no address or name of this machine: '],
     [{ DATABASE_URL: connectionString, HOST: '192.0.2.1' }, 'Set HOST and PORT to an address and port of this machine that you may listen on.'],
     [{ DATABASE_URL: nothing }, 'The database of DATABASE_URL cannot be used: connect ECONNREFUSED 127.0.0.1:1'],
     [{ DATABASE_URL: connectionString.replace('/test_', '/nope_') }, 'The database of DATABASE_URL cannot be used: database "nope_'],
