@@ -36,7 +36,15 @@ export async function readDocument (source: string): Promise<OpenApiDocument> {
 }
 
 async function download (url: string): Promise<string> {
-  const response = await fetch(url, { signal: AbortSignal.timeout(fetchTimeoutMs), headers: { accept: 'application/json, application/yaml, */*' } })
+  // fetch takes no credentials in a URL.
+  const target = new URL(url)
+  const { username, password } = target
+  target.username = target.password = ''
+  const headers = {
+    accept: 'application/json, application/yaml, */*',
+    ...((username || password) && { authorization: `Basic ${Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64')}` })
+  }
+  const response = await fetch(target, { signal: AbortSignal.timeout(fetchTimeoutMs), headers })
   if (!response.ok) throw new Error(`it was answered ${response.status}`)
   return response.text()
 }
@@ -44,7 +52,11 @@ async function download (url: string): Promise<string> {
 export function unusable (source: string, problem: string, error?: unknown): UpstreamDocumentError {
   const { message, cause } = (error ?? {}) as { message?: string, cause?: { code?: string } }
   const reason = [message, cause?.code].filter(Boolean).join(': ').split('\n', 1)[0]!
-  return new UpstreamDocumentError(`The document of UPSTREAM_OPENAPI, ${source.replace(/\/\/[^/@]*@/, '//')}, ${problem}${reason && `: ${reason}`}`)
+  return new UpstreamDocumentError(withoutCredentials(`The document of UPSTREAM_OPENAPI, ${source}, ${problem}${reason && `: ${reason}`}`))
+}
+
+function withoutCredentials (text: string): string {
+  return text.replaceAll(/\/\/[^/@\s]*@/g, '//')
 }
 
 export function isObject (value: unknown): value is Record<string, unknown> {

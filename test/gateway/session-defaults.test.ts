@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
 import { secret } from '../../src/schemas/secret.js'
 import { createService, type ServiceOptions } from '../../src/service.js'
-import { createDatabase, createSession, encryptionKeys, sendInTwo } from '../helpers.js'
+import { createDatabase, createSession, encryptionKeys, sendInTwo, startService } from '../helpers.js'
 import { exchange, startGateway, startUpstream } from './helpers.js'
 
 const json = { 'content-type': 'application/json' }
@@ -204,6 +204,16 @@ t.test('at the start warnings name what no operation takes, and references that 
     'No operation of UPSTREAM_OPENAPI takes these session defaults: privacyLevel, rpcProvider, backend, defaultViewingKey. Clients can put them into a session to no effect.'
   ])
   t.strictSame(await warnings(takes('chain', 'privacyLevel', 'rpcProvider', 'backend', 'defaultViewingKey')), [])
+})
+
+t.test('a document may be behind a user name and a password, which no message repeats', async t => {
+  const { url } = await startUpstream(t, ({ headers }, response) => {
+    if (headers.authorization === `Basic ${Buffer.from('me:p@ss/word').toString('base64')}`) response.end('openapi: 3.1.0\npaths: {}\n')
+    else response.writeHead(401).end()
+  })
+  const startWith = (credentials: string) => startService(t, { upstream: { url, openapi: url.replace('//', `//${credentials}@`) } })
+  await startWith('me:p%40ss%2Fword')
+  await t.rejects(startWith('me:wrong'), { message: `The document of UPSTREAM_OPENAPI, ${url}, cannot be read: it was answered 401` })
 })
 
 t.test('a document that cannot be used ends the start with a sentence', async t => {
