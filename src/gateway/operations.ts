@@ -55,10 +55,13 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
   const candidates = (path: string) => [...prefixes].flatMap(prefix => path.startsWith(`${prefix}/`) ? [path.slice(prefix.length)] : [])
   return {
     find (method, path) {
-      for (const router of [exact, lenient]) {
-        for (const candidate of candidates(path)) {
-          const match = router.find(method as HTTPMethod, candidate) ?? (method === 'HEAD' ? router.find('GET', candidate) : null)
-          if (match) return match.store as DefaultsPlan
+      // Servers of Java take `/quote;a=1` for `/quote` with a parameter of the segment's own.
+      for (const meant of new Set([path, path.replaceAll(/;[^/]*/g, '')])) {
+        for (const router of [exact, lenient]) {
+          for (const candidate of candidates(meant)) {
+            const match = router.find(method as HTTPMethod, candidate) ?? (method === 'HEAD' ? router.find('GET', candidate) : null)
+            if (match) return match.store as DefaultsPlan
+          }
         }
       }
       return undefined

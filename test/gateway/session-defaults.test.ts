@@ -122,6 +122,7 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('POST', '/item', '{}'), ['/item', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('POST', '/unknown', '{}'), ['/unknown', '{"chain":"near","privacyLevel":"shielded"}', 'chain, privacyLevel'], 'what is not described takes all but the secret ones')
     for (const path of ['/Transfers', '/transfers/', '/transfers//']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'spelt otherwise, as many frameworks take it')
+    for (const path of ['/transfers;a=1', '/Transfers;a=1;b/']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'with parameters of a segment, as servers of Java take it')
     t.equal((await exchange(port, { method: 'HEAD', path: '/transfers', headers: withSession })).headers['x-session-applied'], 'chain')
     t.equal(received.at(-1)!.url, '/transfers?chain=near')
   }
