@@ -1,5 +1,6 @@
 import { type IncomingHttpHeaders } from 'node:http'
 import { type FastifyRequest } from 'fastify'
+import { mergeVary } from '../vary.js'
 import { adminKeyTest, isApiKeyAuthorization } from './credentials.js'
 
 export interface HeaderOptions {
@@ -68,13 +69,15 @@ export function requestHeaders (options: HeaderOptions & { adminKey?: string | u
 }
 
 /**
- * The upstream's headers without what holds for its connection, or would contradict what the gateway says itself.
+ * The upstream's headers without what holds for its connection, or would contradict what the gateway says itself. What the
+ * upstream answers may depend on who asks, which it is told in headers that caches do not see: `Vary` names those that they do.
  *
  * @param counted whether the gateway has counted the request, and tells what is left of its key's limit
+ * @param vary what the answer depends on for the service's own reasons
  */
-export function responseHeaders (headers: IncomingHttpHeaders, counted: boolean): IncomingHttpHeaders {
+export function responseHeaders (headers: IncomingHttpHeaders, counted: boolean, vary: unknown): IncomingHttpHeaders {
   const listed = (headers.connection ?? '').toLowerCase().split(',').map(name => name.trim())
   const stripped = new Set([...hopByHop, ...listed, 'x-request-id', 'x-session-applied'])
-  return Object.fromEntries(Object.entries(headers).filter(([name]) =>
-    !stripped.has(name) && !(counted && name.startsWith('ratelimit-'))))
+  const kept = Object.entries(headers).filter(([name]) => !stripped.has(name) && !(counted && name.startsWith('ratelimit-')))
+  return { ...Object.fromEntries(kept), vary: mergeVary(vary, headers.vary, 'X-API-Key, Authorization') }
 }

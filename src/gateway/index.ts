@@ -53,6 +53,10 @@ declare module 'fastify' {
     /** Marks the routes whose answers are the upstream's. */
     upstream?: true
   }
+  interface FastifyRequest {
+    /** The `Vary` of the answer before the upstream's headers are put into it, such as CORS has set. */
+    ownVary: unknown
+  }
 }
 
 /** Not sent on: one makes a tunnel, the other shows what the gateway has added to a request. */
@@ -90,6 +94,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
   const dispatcher = createDispatcher(timeoutMs)
   fastify.addHook('onClose', dispatcher.close)
   fastify.decorateRequest('changed', null)
+  fastify.decorateRequest('ownVary', undefined)
   // Those that parse and limit; the proxy adds one that leaves every body as the stream that it is.
   fastify.removeAllContentTypeParsers()
   fastify.addHook('onRequest', admit(requireKey))
@@ -113,11 +118,12 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     config: { sessionDefaults: applyUpstream(planOf, bodyLimit), upstream: true },
     replyOptions: {
       rewriteRequestHeaders: requestHeaders({ ...upstream, adminKey }),
-      rewriteHeaders: (headers, request) => responseHeaders(headers, request!.principal !== null),
+      rewriteHeaders: (headers, request) => responseHeaders(headers, request!.principal !== null, (request as FastifyRequest).ownVary),
       onError: (reply, { error }) => sendUpstreamError(reply as FastifyReply, error)
     },
     handler (request, reply, path, options) {
       const { query, body } = request.changed ?? {}
+      request.ownVary = reply.getHeader('vary')
       return dispatcher.forClient(request, reply, () => reply.from(path, {
         ...options,
         ...(query !== undefined && { queryString: () => query }),

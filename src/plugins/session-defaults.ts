@@ -1,10 +1,11 @@
 import { type TObject } from '@sinclair/typebox'
-import { type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type RouteOptions } from 'fastify'
+import { type DoneFuncWithErrOrRes, type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
 import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
+import { mergeVary } from '../vary.js'
 import { sendError } from './error-handler.js'
 import { type UseReading } from './session-repository.js'
 import { sessionTiers } from './tiers.js'
@@ -45,6 +46,9 @@ const header = 'x-session-id'
 /** Methods whose requests get a body where they came without one. */
 export const bodyMethods: readonly string[] = ['POST', 'PUT', 'PATCH']
 
+/** Methods whose answers caches keep and give to others (RFC 9110, 9.2.3). */
+const cachedMethods: readonly string[] = ['GET', 'HEAD']
+
 /** What `onInvalid: 'ignore'` is lenient about: the caller's errors, not the service's. */
 const ignorable: readonly ErrorCode[] = [
   'VALIDATION_ERROR', 'UNAUTHORIZED', 'INVALID_API_KEY', 'TIER_ACCESS_DENIED', 'SESSION_NOT_FOUND'
@@ -84,6 +88,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
   fastify.addHook('onRoute', function (route) {
     requireKnownNames(route, names)
+    if ([route.method].flat().some(method => cachedMethods.includes(method))) route.onSend = [...[route.onSend ?? []].flat(), varyBySession]
     // Later every instance has a validator, Fastify's own if no other.
     routes.push({ route, instance: this, ownValidator: this.validatorCompiler !== undefined })
   })
@@ -165,6 +170,18 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     if (!(error instanceof ApiError)) done((error || new TypeError(`An error was expected to be thrown, not ${String(error)}`)) as Error)
     else if (onInvalid === 'ignore' && ignorable.includes(error.code)) done()
     else void sendError(request, reply, error)
+  }
+
+  /** A cache must not answer a request with what another session's was answered, or one without. */
+  function varyBySession (request: FastifyRequest, reply: FastifyReply, _payload: unknown, done: DoneFuncWithErrOrRes): void {
+    const { config } = request.routeOptions
+    if (fillsQuery(request, config)) reply.header('vary', mergeVary(reply.getHeader('vary'), 'X-Session-Id'))
+    done()
+  }
+
+  function fillsQuery (request: FastifyRequest, config: FastifyContextConfig): boolean {
+    if (config.sessionDefaults === false) return false
+    return typeof config.sessionDefaults === 'function' || (plans.get(config) ?? planOf(request)).query.length > 0
   }
 
   /** The names of what was filled in, in the order of the defaults, each once. */

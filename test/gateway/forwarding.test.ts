@@ -174,7 +174,7 @@ t.test('the upstream\'s answers pass through as they are', async t => {
     const { status, text, headers: answered } = await exchange(port, { path, headers })
     return [status, text, own(answered)]
   }
-  const common = { date: 'now', 'x-seen': 'true' }
+  const common = { date: 'now', 'x-seen': 'true', vary: 'X-API-Key, Authorization, X-Session-Id' }
   t.strictSame(await get('/error'), [500, '{"success":false,"error":"its own"}', common])
   t.strictSame(await get('/busy'), [503, 'busy', { ...common, 'retry-after': '7' }], 'at once, and asked once')
   t.strictSame(await get('/moved'), [302, '', { ...common, location: '/elsewhere', 'set-cookie': ['a=1', 'b=2'] }])
@@ -252,6 +252,15 @@ t.test('with CORS the service answers preflights, also for the API behind it', a
   t.strictSame([status, headers['access-control-allow-origin'], headers['access-control-allow-methods'], headers['access-control-allow-headers']],
     [204, 'https://app.example.com', 'GET, HEAD, POST, PATCH, DELETE, PUT', 'x-own'])
   t.equal(received.length, 0)
+})
+
+t.test('answers vary by who asks and by the session, besides what the upstream and CORS say', async t => {
+  const { url } = await startUpstream(t, ({ url: path }, response) => {
+    response.setHeader('vary', path === '/all' ? '*' : ['Accept-Encoding', 'x-session-id, origin']).end()
+  })
+  const { port, headers, withSession } = await startGateway(t, { url }, { corsOrigins: ['https://a.example.com', 'https://b.example.com'] })
+  for (const sent of [headers, withSession]) t.equal((await exchange(port, { path: '/', headers: sent })).headers.vary, 'Origin, Accept-Encoding, x-session-id, X-API-Key, Authorization')
+  t.equal((await exchange(port, { path: '/all', headers })).headers.vary, '*')
 })
 
 t.test('what is no HTTP/1.1 does not reach the upstream', async t => {

@@ -216,6 +216,28 @@ t.test('a session that is deleted while a body is on its way is not used, nor on
   t.match(revoked, /^HTTP\/1\.1 401 Unauthorized\r\n[^]*"INVALID_API_KEY"/)
 })
 
+t.test('answers to GET that depend on the session say so to caches, and keep what the host says', async t => {
+  const querystring = Obj({ chain: Optional(String()) })
+  const { host, headers, sessionId } = await startHost(t, host => {
+    host.get('/takes', { schema: { querystring } }, async request => request.query)
+    host.get('/own', { schema: { querystring }, onSend: async (_request, reply) => { reply.header('vary', 'Accept, x-session-id') } }, async () => 'text')
+    host.get('/function', { config: { sessionDefaults: () => [] } }, async () => 'text')
+    host.get('/nothing', async () => 'text')
+    host.get('/refuses', { schema: { querystring }, config: { sessionDefaults: false } }, async () => 'text')
+    host.post('/post', { schema: { querystring } }, async () => 'text')
+  })
+  const varyOf = async (method: 'GET' | 'HEAD' | 'POST', url: string, sent: object = {}) => (await host.inject({ method, url, headers: { ...sent } })).headers.vary
+  for (const sent of [{}, { ...headers, 'x-session-id': sessionId }, { ...headers, 'x-session-id': unknownSessionId }]) {
+    t.equal(await varyOf('GET', '/takes', sent), 'X-Session-Id')
+    t.equal(await varyOf('HEAD', '/takes', sent), 'X-Session-Id')
+    t.equal(await varyOf('GET', '/function', sent), 'X-Session-Id')
+  }
+  t.equal(await varyOf('GET', '/own'), 'Accept, x-session-id')
+  for (const url of ['/nothing', '/refuses']) t.equal(await varyOf('GET', url), undefined)
+  t.equal(await varyOf('POST', '/post'), undefined)
+  t.equal(await varyOf('GET', '/v1/resolve', { ...headers, 'x-session-id': sessionId }), undefined, 'kept by no cache')
+})
+
 t.test('what the host\'s 404 handler serves takes defaults, or is refused, like any route', async t => {
   const { send } = await startHost(t, host => host.setNotFoundHandler((request, reply) => reply.code(200).send({ fallback: request.body ?? null, session: request.sessionDefaults })))
   const session = { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' }
