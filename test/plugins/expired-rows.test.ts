@@ -151,7 +151,8 @@ t.test('who looks from the beginning does not visit what a sweep has removed', a
   const { rows: [{ 'QUERY PLAN': [{ Plan: plan }] }] } = await client.query('explain (analyze, buffers, format json) select from sipher_sessions.sessions where expires_at <= now() order by expires_at')
   t.match(plan, { 'Node Type': /^Index/, 'Index Name': 'sessions_expires_at' })
   const pages = plan['Shared Hit Blocks'] + plan['Shared Read Blocks']
-  t.ok(pages < 500, `${pages} pages, where 5000 rows were`)
+  // What of its last ten batches somebody could see still when it ended is not marked yet.
+  t.ok(pages < 1500, `${pages} pages, where 5000 rows were`)
   client.release()
 })
 
