@@ -19,6 +19,6 @@ export function explainError (error: unknown): string {
   }
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that
   // does not exist, or a wrong password.
-  if (syscall === 'connect' || /^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
+  if (syscall === 'connect' || syscall === 'getaddrinfo' || /^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
   return String((error as Error).stack)
 }

@@ -18,14 +18,7 @@ export class SchemaVersionError extends Error {
   override name = 'SchemaVersionError'
 }
 
-let listed: Promise<Migration[]> | undefined
-
-/** The migrations that this code brings, the oldest first: `0001-api-keys.sql` is version 1. Read once: they come with the code. */
-function migrationsOfRelease (): Promise<Migration[]> {
-  listed ??= listMigrations()
-  return listed
-}
-
+/** The migrations that this code brings, the oldest first: `0001-api-keys.sql` is version 1. */
 async function listMigrations (): Promise<Migration[]> {
   const names = (await readdir(folder)).filter(name => /^\d{4}-.+\.sql$/.test(name)).sort()
   return names.map(name => ({ version: Number(name.slice(0, 4)), name }))
@@ -44,7 +37,7 @@ const lockKey = 7_315_402_236
  * @throws when the database was migrated by a newer release than this one
  */
 export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>): Promise<void> {
-  const migrations = await migrationsOfRelease()
+  const migrations = await listMigrations()
   const client = await pool.connect()
   client.on('error', ignore)
   let failed: Error | undefined
@@ -95,7 +88,7 @@ async function readVersion (database: Queryable): Promise<number> {
  * @throws SchemaVersionError, and what the database answers where it cannot be asked
  */
 export async function checkSchemaVersion (database: Queryable): Promise<void> {
-  const newest = (await migrationsOfRelease()).at(-1)!.version
+  const newest = (await listMigrations()).at(-1)!.version
   const current = await readVersion(database).catch((error: unknown) => {
     const { cause = error } = error as { cause?: unknown }
     // There is no such table.
