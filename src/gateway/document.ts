@@ -12,6 +12,7 @@ export interface OpenApiDocument extends Record<string, unknown> {
 }
 
 const fetchTimeoutMs = 10_000
+const isUrl = /^https?:\/\//i
 
 /**
  * Reads an OpenAPI document of version 3, in JSON or YAML.
@@ -22,7 +23,7 @@ const fetchTimeoutMs = 10_000
 export async function readDocument (source: string): Promise<OpenApiDocument> {
   let document: unknown
   try {
-    const text = /^https?:\/\//i.test(source) ? await download(source) : await readFile(source, 'utf8')
+    const text = isUrl.test(source) ? await download(source) : await readFile(source, 'utf8')
     document = /^\s*\{/.test(text) ? JSON.parse(text) : parse(text)
   } catch (error) {
     throw unusable(source, 'cannot be read', error)
@@ -39,10 +40,11 @@ async function download (url: string): Promise<string> {
   // fetch takes no credentials in a URL.
   const target = new URL(url)
   const { username, password } = target
+  const credentials = [username, password].map(decode).join(':')
   target.username = target.password = ''
   const headers = {
     accept: 'application/json, application/yaml, */*',
-    ...((username || password) && { authorization: `Basic ${Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64')}` })
+    ...((username || password) && { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` })
   }
   const response = await fetch(target, { signal: AbortSignal.timeout(fetchTimeoutMs), headers })
   if (!response.ok) throw new Error(`it was answered ${response.status}`)
@@ -52,11 +54,26 @@ async function download (url: string): Promise<string> {
 export function unusable (source: string, problem: string, error?: unknown): UpstreamDocumentError {
   const { message, cause } = (error ?? {}) as { message?: string, cause?: { code?: string } }
   const reason = [message, cause?.code].filter(Boolean).join(': ').split('\n', 1)[0]!
-  return new UpstreamDocumentError(withoutCredentials(`The document of UPSTREAM_OPENAPI, ${source}, ${problem}${reason && `: ${reason}`}`))
+  return new UpstreamDocumentError(`The document of UPSTREAM_OPENAPI, ${withoutCredentials(source)}, ${problem}${reason && `: ${reason}`}`)
 }
 
-function withoutCredentials (text: string): string {
-  return text.replaceAll(/\/\/[^/@\s]*@/g, '//')
+function withoutCredentials (source: string): string {
+  if (!isUrl.test(source)) return source
+  // What is no URL may be one but for a character of its password.
+  if (!URL.canParse(source)) return source.replace(/\/\/.*@/s, '//')
+  const url = new URL(source)
+  if (!url.username && !url.password) return source
+  url.username = url.password = ''
+  return url.href
+}
+
+/** What was not encoded stands for itself. */
+function decode (text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
 }
 
 export function isObject (value: unknown): value is Record<string, unknown> {

@@ -1,4 +1,5 @@
 import FindMyWay, { type HTTPMethod, type HTTPVersion, type Instance } from 'find-my-way'
+import { validationError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
 import { resolveReference } from '../schemas/properties.js'
@@ -11,7 +12,11 @@ type Router = Instance<HTTPVersion.V1>
 
 /** The operations of an upstream's document, with what each takes of a session. */
 export interface Operations {
-  /** What the operation takes that a request is for; undefined where the document has none for it. */
+  /**
+   * What the operation takes that a request is for; undefined where the document has none for it.
+   *
+   * @throws VALIDATION_ERROR for a path that servers take for different operations
+   */
   find: (method: string, path: string) => DefaultsPlan | undefined
   /** The defaults that no operation takes. */
   unread: string[]
@@ -53,18 +58,23 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
 
   const prefixes = new Set([...(document.servers ?? []).map(server => serverPath(server, upstream)), basePath(upstream.pathname)])
   const candidates = (path: string) => [...prefixes].flatMap(prefix => path.startsWith(`${prefix}/`) ? [path.slice(prefix.length)] : [])
+  function findExactly (method: string, path: string): DefaultsPlan | undefined {
+    for (const router of [exact, lenient]) {
+      for (const candidate of candidates(path)) {
+        const match = router.find(method as HTTPMethod, candidate) ?? (method === 'HEAD' ? router.find('GET', candidate) : null)
+        if (match) return match.store as DefaultsPlan
+      }
+    }
+    return undefined
+  }
   return {
     find (method, path) {
-      // Servers of Java take `/quote;a=1` for `/quote` with a parameter of the segment's own.
-      for (const meant of new Set([path, path.replaceAll(/;[^/]*/g, '')])) {
-        for (const router of [exact, lenient]) {
-          for (const candidate of candidates(meant)) {
-            const match = router.find(method as HTTPMethod, candidate) ?? (method === 'HEAD' ? router.find('GET', candidate) : null)
-            if (match) return match.store as DefaultsPlan
-          }
-        }
-      }
-      return undefined
+      const plan = findExactly(method, path)
+      if (!path.includes(';')) return plan
+      // Servers of Java take `/quote;a=1` for `/quote` with a parameter of the segment's own, others for an operation like `/{name}`.
+      const bare = findExactly(method, path.replaceAll(/;[^/]*/g, ''))
+      if (plan && bare && plan !== bare) throw validationError('request', [{ field: 'url', reason: 'could be for two operations; encode the semicolon as %3B, or leave it out with what follows' }])
+      return plan ?? bare
     },
     unread: [...unread],
     foreign: [...foreign]

@@ -123,6 +123,9 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('POST', '/unknown', '{}'), ['/unknown', '{"chain":"near","privacyLevel":"shielded"}', 'chain, privacyLevel'], 'what is not described takes all but the secret ones')
     for (const path of ['/Transfers', '/transfers/', '/transfers//']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'spelt otherwise, as many frameworks take it')
     for (const path of ['/transfers;a=1', '/Transfers;a=1;b/']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'with parameters of a segment, as servers of Java take it')
+    const ambiguous = await exchange(port, { path: '/transfers/special;a=1', headers: withSession })
+    t.strictSame([ambiguous.status, ambiguous.json().error], [400, { code: 'VALIDATION_ERROR', message: 'The request is not valid: url could be for two operations; encode the semicolon as %3B, or leave it out with what follows', details: [{ field: 'url', reason: 'could be for two operations; encode the semicolon as %3B, or leave it out with what follows' }] }])
+    t.strictSame(await outcome('GET', '/transfers/7;a=1'), ['/transfers/7;a=1?privacyLevel=shielded', '', 'privacyLevel'])
     t.equal((await exchange(port, { method: 'HEAD', path: '/transfers', headers: withSession })).headers['x-session-applied'], 'chain')
     t.equal(received.at(-1)!.url, '/transfers?chain=near')
   }
@@ -214,7 +217,10 @@ t.test('a document may be behind a user name and a password, which no message re
   })
   const startWith = (credentials: string) => startService(t, { upstream: { url, openapi: url.replace('//', `//${credentials}@`) } })
   await startWith('me:p%40ss%2Fword')
-  await t.rejects(startWith('me:wrong'), { message: `The document of UPSTREAM_OPENAPI, ${url}, cannot be read: it was answered 401` })
+  for (const credentials of ['me:wrong', 'me:wr@ong', 'me:wr ong', 'me:50%']) {
+    await t.rejects(startWith(credentials), { message: `The document of UPSTREAM_OPENAPI, ${url}/, cannot be read: it was answered 401` }, credentials)
+  }
+  await t.rejects(startWith('me:wr/ong'), { message: `The document of UPSTREAM_OPENAPI, ${url}, cannot be read: Invalid URL` })
 })
 
 t.test('a document that cannot be used ends the start with a sentence', async t => {
