@@ -3,7 +3,7 @@ import swagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import t from 'tap'
 import sipherSessions from '../src/index.js'
-import { answer, createDatabase, createKey, createPool, createSession, encryptionKeys } from './helpers.js'
+import { answer, createDatabase, createKey, createPool, createSession, encryptionKeys, sendInTwo } from './helpers.js'
 
 t.test('two apps with two databases live in one process and know nothing of each other', async t => {
   const apps = await Promise.all(['a', 'b'].map(async () => {
@@ -120,6 +120,21 @@ t.test('a host protects its own routes with API keys and tiers', async t => {
   t.equal(response.headers['ratelimit-remaining'], '99998', 'a request counts once')
   t.equal((await host.inject({ method: 'POST', url: '/paid' })).json().code, 'UNAUTHORIZED')
   t.equal((await host.inject({ method: 'POST', url: '/paid', headers: (await createKey(host)).headers })).json().code, 'TIER_ACCESS_DENIED')
+})
+
+t.test('of several tier hooks of a route all hold for a key that changes while a body is on its way', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  const tiers = [host.requireTier('enterprise'), host.requireTier('pro', 'enterprise')]
+  host.post('/narrow-first', { onRequest: [host.requirePrincipal, ...tiers] }, async () => 'served')
+  host.post('/narrow-last', { onRequest: [host.requirePrincipal, ...tiers.reverse()] }, async () => 'served')
+  await host.listen({ port: 0, host: '127.0.0.1' })
+  for (const path of ['/narrow-first', '/narrow-last']) {
+    const { id, headers } = await createKey(host, 'enterprise')
+    t.match(await sendInTwo(t, host, id, { path, headers, body: '{}' }, async () => {}), 'served')
+    t.match(await sendInTwo(t, host, id, { path, headers, body: '{}' }, async () => { await host.apiKeyRepository.update(id, { tier: 'pro' }) }), 'needs a key of tier enterprise;')
+  }
 })
 
 t.test('a host\'s OpenAPI document shows the header on the routes that take defaults, and the API with its schemas', async t => {

@@ -3,6 +3,7 @@ import { type FastifyRequest } from 'fastify'
 import { ApiError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
 import { type DefaultsPlan } from '../plan-defaults.js'
+import { bodyIsOnItsWay } from '../plugins/authentication.js'
 import { bodyMethods, type ApplySessionDefaults } from '../plugins/session-defaults.js'
 import { invalidJson } from '../plugins/validation.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
@@ -42,10 +43,12 @@ export function applyUpstream (planOf: (request: FastifyRequest) => DefaultsPlan
     const { query: queryPlan, body: bodyPlan, undescribed } = planOf(request)
     const wantedOf = (values: SessionDefaultValues) => unparsedMethods.includes(request.method) ? [] : bodyPlan.filter(({ name }) => Object.hasOwn(values, name))
     const changed: ChangedRequest = {}
-    const bodyIsOnItsWay = request.raw.complete === false
-    const text = wantedOf(valuesBefore).length > 0 ? await readText(request, bodyLimit) : null
-    // It may have taken long to come, and the session be changed or deleted meanwhile.
-    const values = bodyIsOnItsWay && text !== null && text !== '' ? await readAgain() : valuesBefore
+    let values = valuesBefore
+    // What waits for its body may find its session changed or deleted. A body that streams through is sent on from its beginning.
+    if (await waitForBody(request)) values = await readAgain()
+    const readsLong = bodyIsOnItsWay(request)
+    const text = wantedOf(values).length > 0 ? await readText(request, bodyLimit) : null
+    if (readsLong && text !== null) values = await readAgain()
     const query = fillQuery(request.raw.url!.split('?').slice(1).join('?'), values, queryPlan)
     if (query.filled.length > 0) changed.query = query.query
 
@@ -64,6 +67,22 @@ export function applyUpstream (planOf: (request: FastifyRequest) => DefaultsPlan
     request.changed = changed
     return new Set([...query.filled, ...filled].map(({ name }) => name))
   }
+}
+
+/** Waits until a body that is on its way begins, ends or breaks off, and says whether there was something to wait for. */
+export async function waitForBody (request: FastifyRequest): Promise<boolean> {
+  const { raw } = request
+  if (!hasBody(request) || !bodyIsOnItsWay(request)) return false
+  if (raw.readableLength > 0 || raw.destroyed) return true
+  await new Promise<void>(resolve => {
+    const events = ['readable', 'end', 'close']
+    const goOn = () => {
+      for (const event of events) raw.off(event, goOn)
+      resolve()
+    }
+    for (const event of events) raw.on(event, goOn)
+  })
+  return true
 }
 
 /** Whether a body was sent, if only one of no bytes in chunks. */

@@ -7,7 +7,7 @@ import { placementsOf, type SessionDefaultsMapping } from '../fill-defaults.js'
 import { type DefaultsPlan } from '../plan-defaults.js'
 import { sendError } from '../plugins/error-handler.js'
 import { secretNames } from '../schemas/secret.js'
-import { applyUpstream } from './apply-defaults.js'
+import { applyUpstream, waitForBody } from './apply-defaults.js'
 import { admit } from './credentials.js'
 import { createDispatcher } from './dispatcher.js'
 import { readDocument, unusable } from './document.js'
@@ -99,6 +99,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
   fastify.removeAllContentTypeParsers()
   fastify.addHook('onRequest', admit(requireKey))
   fastify.addHook('onRequest', refuseAmbiguous)
+  fastify.addHook('preHandler', awaitBody)
   fastify.addHook('onSend', flushHeaders)
 
   const httpMethods = METHODS.filter(method => !unroutedMethods.includes(method))
@@ -132,6 +133,11 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     }
   }
   await fastify.register(httpProxy, proxy)
+}
+
+/** A key may be revoked before the body begins, and with it what goes upstream. Where a session is named it is read again as well. */
+async function awaitBody (request: FastifyRequest): Promise<void> {
+  if (request.namedSession === null && await waitForBody(request)) await request.server.authenticateAgain(request)
 }
 
 /** A client of a stream of events waits for the headers, not for the first of them. */

@@ -1,4 +1,5 @@
 import { timingSafeEqual } from 'node:crypto'
+import { type Http2ServerRequest } from 'node:http2'
 import { type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { hashApiKey, isWellFormedApiKey } from '../api-key.js'
@@ -79,6 +80,8 @@ declare module 'fastify' {
     principal: Principal | null
     /** The hash of the key that the request carries, if its body was still on its way when that was looked up; else null. */
     keyToLookUpAgain: string | null
+    /** Whether `requirePrincipal` was asked, so that the request must not be served for nobody. */
+    requiresPrincipal: boolean
   }
 }
 
@@ -115,8 +118,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
       throw invalidApiKey()
     }
     remember(seenValid, hash)
-    // Requests that are injected do not say, and have come as a whole.
-    if (request.raw.complete === false) request.keyToLookUpAgain = hash
+    if (bodyIsOnItsWay(request)) request.keyToLookUpAgain = hash
     return caller
   }
 
@@ -124,11 +126,11 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     const hash = request.keyToLookUpAgain
     if (hash === null) return
     const caller = await fastify.apiKeyRepository.authenticate(hash)
+    request.principal = caller?.principal ?? null
     if (!caller) {
       seenValid.delete(hash)
       throw invalidApiKey()
     }
-    request.principal = caller.principal
     checkTier(request)
   }
 
@@ -150,6 +152,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   }
 
   async function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    request.requiresPrincipal = true
     await authenticate(request, reply, () => request.routeOptions.config.whileAuthenticating?.(request))
   }
 
@@ -181,21 +184,29 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     if (error instanceof ApiError && error.statusCode === 401) await fastify.requestLimits.failedAuthentication(request)
   }
 
-  // A body may take long to come, and what is done with it is done now that all is there. Where a session is named it is read
-  // again too: see session-defaults.
+  // A body may take long to come, and what is done with it is done now that all is there. Who only names a session is looked up
+  // with it, by session-defaults, and who sends to an upstream once the body begins, by the gateway.
   fastify.addHook('preValidation', (request, _reply, done) => {
-    if (request.keyToLookUpAgain === null || request.namedSession) return done()
+    if (request.keyToLookUpAgain === null || !request.requiresPrincipal || request.routeOptions.config.upstream) return done()
     authenticateAgain(request).then(() => { done() }, done)
   })
 
   fastify.decorateRequest('principal', null)
   fastify.decorateRequest('keyToLookUpAgain', null)
+  fastify.decorateRequest('requiresPrincipal', false)
   fastify.decorate('requirePrincipal', requirePrincipal)
   fastify.decorate('authenticate', authenticate)
   fastify.decorate('authenticateAgain', authenticateAgain)
   fastify.decorate('countUnknownRoute', countUnknownRoute)
   fastify.decorate('requireAdmin', requireAdmin)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit', 'tiers'] })
+
+/** Whether a part of the body has yet to come. Requests that are injected do not say, and have come as a whole. */
+export function bodyIsOnItsWay ({ raw }: FastifyRequest): boolean {
+  // Over HTTP/2 a request without a body is not complete before somebody has looked for one.
+  const { stream } = raw as unknown as Partial<Http2ServerRequest>
+  return raw.complete === false && stream?.endAfterHeaders !== true
+}
 
 /**
  * A host's mistake in `identify` would give its callers sessions that nobody finds again, or that others find: as UTF-8 all

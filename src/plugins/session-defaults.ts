@@ -6,6 +6,7 @@ import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { mergeVary } from '../vary.js'
+import { bodyIsOnItsWay } from './authentication.js'
 import { sendError } from './error-handler.js'
 import { type UseReading } from './session-repository.js'
 import { sessionTiers } from './tiers.js'
@@ -130,8 +131,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     if (!reading) {
       throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
     }
-    // Requests that are injected do not say, and have come as a whole.
-    request.namedSession = { reading, config, bodyIsOnItsWay: request.raw.complete === false }
+    request.namedSession = { reading, config, bodyIsOnItsWay: bodyIsOnItsWay(request) }
   }
 
   fastify.addHook('preValidation', (request, reply, done) => {
@@ -140,7 +140,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     fillIn(request, reply, namedSession).then(() => { done() }, (error: unknown) => { refuseOrIgnore(request, reply, error, done) })
   })
 
-  async function fillIn (request: FastifyRequest, reply: FastifyReply, { reading, config, bodyIsOnItsWay }: NonNullable<FastifyRequest['namedSession']>): Promise<void> {
+  async function fillIn (request: FastifyRequest, reply: FastifyReply, { reading, config, bodyIsOnItsWay: cameLate }: NonNullable<FastifyRequest['namedSession']>): Promise<void> {
     const use = async (current: UseReading) => {
       const { defaults: values } = await fastify.sessionRepository.use(current, request.principal!.id)
       request.sessionDefaults = values as SessionDefaults
@@ -153,7 +153,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
       return use(current)
     }
     // A body may take long to come, and the session be deleted meanwhile: then it is read again, now that all is there.
-    const values = await (bodyIsOnItsWay ? readAgain() : use(reading))
+    const values = await (cameLate && !config.upstream ? readAgain() : use(reading))
     const apply = config.sessionDefaults
     const applied = typeof apply === 'function'
       ? listOf([...await apply(request, values, readAgain)])
@@ -168,14 +168,16 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   function refuseOrIgnore (request: FastifyRequest, reply: FastifyReply, error: unknown, done: HookHandlerDoneFunction): void {
     // Fastify takes nothing for no error, and would go on without what the session holds.
     if (!(error instanceof ApiError)) done((error || new TypeError(`An error was expected to be thrown, not ${String(error)}`)) as Error)
-    else if (onInvalid === 'ignore' && ignorable.includes(error.code)) done()
-    else void sendError(request, reply, error)
+    else if (onInvalid === 'ignore' && ignorable.includes(error.code)) {
+      request.sessionDefaults = null
+      done()
+    } else void sendError(request, reply.header('cache-control', 'no-store'), error)
   }
 
-  /** A cache must not answer a request with what another session's was answered, or one without. */
+  /** A cache must not answer a request with what another session's was answered. */
   function varyBySession (request: FastifyRequest, reply: FastifyReply, _payload: unknown, done: DoneFuncWithErrOrRes): void {
     const { config } = request.routeOptions
-    if (fillsQuery(request, config)) reply.header('vary', mergeVary(reply.getHeader('vary'), 'X-Session-Id'))
+    if (request.namedSession !== null || fillsQuery(request, config)) reply.header('vary', mergeVary(reply.getHeader('vary'), 'X-Session-Id'))
     done()
   }
 

@@ -152,9 +152,31 @@ t.test('a session that is changed or deleted while a body is on its way goes ups
   })
   t.match(deleted, /^HTTP\/1\.1 404 [^]*"SESSION_NOT_FOUND"/)
   withSession['x-session-id'] = await createSession(service, headers['x-api-key'])
+  const empty = await sendInTwo(t, service, id, { path: '/x', headers: { ...withSession, 'content-length': '', 'transfer-encoding': 'chunked' }, body: '0\r\n\r\n' }, async () => {
+    await service.inject({ method: 'DELETE', url: `/v1/sessions/${withSession['x-session-id']}`, headers })
+  })
+  t.match(empty, /^HTTP\/1\.1 404 [^]*"SESSION_NOT_FOUND"/, 'a body of nothing')
+  withSession['x-session-id'] = await createSession(service, headers['x-api-key'])
   const revoked = await send(() => service.apiKeyRepository.revoke(id))
   t.match(revoked, /^HTTP\/1\.1 401 [^]*"INVALID_API_KEY"/)
   t.equal(received.length, 1)
+})
+
+t.test('what streams through goes upstream by its key and session as they are when the body begins', async t => {
+  const openapi = writeDocument(t, { paths: { '/x': { post: { parameters: [{ in: 'query', name: 'chain', schema: text }] } } } })
+  const { service, id, headers, sessionId, withSession, received } = await start(t, { openapi })
+  const send = (sent: Record<string, string>, meanwhile: () => Promise<void>) => sendInTwo(t, service, id, { path: '/x', headers: { ...sent, 'content-type': 'text/plain' }, body: 'b' }, meanwhile)
+  t.match(await send(headers, async () => {}), /^HTTP\/1\.1 200 [^]*\r\n\r\nb$/)
+  await send(withSession, async () => {
+    t.equal((await service.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chain: 'sui' } } })).statusCode, 200)
+  })
+  t.strictSame(received.map(({ url, body }) => [url, body]), [['/x', 'b'], ['/x?chain=sui', 'b']])
+  const deleted = await send(withSession, async () => {
+    t.equal((await service.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+  })
+  t.match(deleted, /^HTTP\/1\.1 404 [^]*"SESSION_NOT_FOUND"/)
+  t.match(await send(headers, () => service.apiKeyRepository.revoke(id)), /^HTTP\/1\.1 401 [^]*"INVALID_API_KEY"/)
+  t.equal(received.length, 2)
 })
 
 t.test('paths begin where the document\'s servers say, or where the upstream does', async t => {

@@ -1,9 +1,13 @@
 import { randomBytes } from 'node:crypto'
-import { type FastifyReply, type FastifyRequest } from 'fastify'
+import { once } from 'node:events'
+import { connect } from 'node:http2'
+import { type AddressInfo } from 'node:net'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
+import sipherSessions from '../../src/index.js'
 import { generateApiKey, hashApiKey } from '../../src/api-key.js'
 import { tierNames } from '../../src/schemas/tier.js'
-import { answer, createDatabase, createKey, createPool, failure, sendInTwo, startService, unknownSessionId } from '../helpers.js'
+import { answer, createDatabase, createKey, createPool, encryptionKeys, failure, sendInTwo, startService, unknownSessionId } from '../helpers.js'
 
 const invalidKey = failure(401, 'INVALID_API_KEY', 'The API key is unknown, revoked or expired. Check it, or ask the operator for a new one.')
 
@@ -79,4 +83,24 @@ t.test('a key that is revoked, rotated or given another tier while a body is on 
   t.match(await create(id => apiKeyRepository.update(id, { tier: 'free' })), /^HTTP\/1\.1 403 [^]*needs a key of tier pro or enterprise/)
   t.match(await create(id => apiKeyRepository.update(id, { tier: 'enterprise' })), /^HTTP\/1\.1 201 /)
   t.equal((await service.sessionDatabase.query('select from sipher_sessions.sessions')).rowCount, 3)
+})
+
+t.test('over HTTP/2 a request without a body is looked up once', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  const host = Fastify({ http2: true })
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0 })
+  await host.listen({ port: 0, host: '127.0.0.1' })
+  const { headers } = await createKey(host as unknown as FastifyInstance)
+  const client = connect(`http://127.0.0.1:${(host.server.address() as AddressInfo).port}`)
+  t.teardown(() => { client.destroy() })
+  let queries = 0
+  pool.on('acquire', () => { queries++ })
+  const injected = await host.inject({ url: '/v1/limits', headers })
+  t.equal(injected.statusCode, 200)
+  const needed = queries
+  queries = 0
+  const [answered] = await once(client.request({ ':path': '/v1/limits', ...headers }), 'response') as [{ ':status': number }]
+  t.equal(answered[':status'], 200)
+  t.equal(queries, needed)
 })

@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyRequest, type InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import sipherSessions, { type SipherSessionsOptions } from '../../src/index.js'
 import { answer, createDatabase, createKey, createSession, encryptionKeys, failure, sendInTwo, unknownSessionId } from '../helpers.js'
@@ -234,8 +234,9 @@ t.test('answers to GET that depend on the session say so to caches, and keep wha
   }
   t.equal(await varyOf('GET', '/own'), 'Accept, x-session-id')
   for (const url of ['/nothing', '/refuses']) t.equal(await varyOf('GET', url), undefined)
+  t.equal(await varyOf('GET', '/nothing', { ...headers, 'x-session-id': sessionId }), 'X-Session-Id', 'its handler may have looked')
+  t.equal((await host.inject({ url: '/nothing', headers: { ...headers, 'x-session-id': unknownSessionId } })).headers['cache-control'], 'no-store', 'a refusal is for nobody else')
   t.equal(await varyOf('POST', '/post'), undefined)
-  t.equal(await varyOf('GET', '/v1/resolve', { ...headers, 'x-session-id': sessionId }), undefined, 'kept by no cache')
 })
 
 t.test('what the host\'s 404 handler serves takes defaults, or is refused, like any route', async t => {
@@ -255,6 +256,31 @@ t.test('onInvalid: ignore runs such a request without defaults, and refuses it s
   t.strictSame(answer(await host.inject({ method: 'POST', url: '/free', headers: { 'x-session-id': sessionId } })), { status: 200, body: {} })
   await host.sessionDatabase.query('alter table sipher_sessions.sessions rename to hidden')
   t.equal((await host.inject({ method: 'POST', url: '/free', headers: { ...headers, 'x-session-id': sessionId } })).json().error.code, 'SERVICE_UNAVAILABLE')
+})
+
+t.test('onInvalid: ignore does not serve for a key that is revoked meanwhile what is served for none without', async t => {
+  const { host, id, headers, sessionId } = await startHost(t, host => {
+    const answer = async (request: FastifyRequest) => ({ principal: request.principal, session: request.sessionDefaults, body: request.body })
+    host.post('/free', answer)
+    host.post('/guarded', { onRequest: host.requirePrincipal }, answer)
+    host.post('/function', { config: { sessionDefaults: async (_request, _values, readAgain) => Object.keys(await readAgain()) } }, answer)
+    host.post('/deleting', {
+      config: {
+        async sessionDefaults (request, _values, readAgain) {
+          await host.sessionRepository.delete(request.headers['x-session-id'] as string, request.principal!.id)
+          return Object.keys(await readAgain())
+        }
+      }
+    }, answer)
+  }, { onInvalid: 'ignore' })
+  await host.listen({ host: '127.0.0.1', port: 0 })
+  const send = (path: string, meanwhile: () => Promise<void>) => sendInTwo(t, host, id, { path, headers: { ...headers, 'x-session-id': sessionId }, body: '{}' }, meanwhile)
+  const session = '{"chain":"near","privacyLevel":"shielded","defaultViewingKey":"0xabc"}'
+  t.match(await send('/function', async () => {}), `"session":${session},"body":{}}`)
+  t.match(await send('/guarded', async () => { await host.apiKeyRepository.update(id, { tier: 'free' }) }), `{"principal":{"id":"${id}","tier":"free"},"session":null,"body":{}}`)
+  await host.apiKeyRepository.update(id, { tier: 'pro' })
+  t.match((await host.inject({ method: 'POST', url: '/deleting', headers: { ...headers, 'x-session-id': sessionId }, payload: {} })).json(), { session: null })
+  t.match(await send('/guarded', async () => { await host.apiKeyRepository.rotate(id, 0) }), /^HTTP\/1\.1 401 [^]*INVALID_API_KEY/)
 })
 
 t.test('requests of one turn of the event loop get values of their own', async t => {
