@@ -1,5 +1,5 @@
 import { type TObject } from '@sinclair/typebox'
-import { type DoneFuncWithErrOrRes, type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type RouteOptions } from 'fastify'
+import { type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type onSendHookHandler, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
 import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
@@ -89,7 +89,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
   fastify.addHook('onRoute', function (route) {
     requireKnownNames(route, names)
-    if ([route.method].flat().some(method => cachedMethods.includes(method))) route.onSend = [...[route.onSend ?? []].flat(), varyBySession]
+    if ([route.method].flat().some(method => cachedMethods.includes(method))) route.onSend = [...[route.onSend ?? []].flat(), varyBySession(route, this)]
     // Later every instance has a validator, Fastify's own if no other.
     routes.push({ route, instance: this, ownValidator: this.validatorCompiler !== undefined })
   })
@@ -175,15 +175,14 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   }
 
   /** A cache must not answer a request with what another session's was answered. */
-  function varyBySession (request: FastifyRequest, reply: FastifyReply, _payload: unknown, done: DoneFuncWithErrOrRes): void {
-    const { config } = request.routeOptions
-    if (request.namedSession !== null || fillsQuery(request, config)) reply.header('vary', mergeVary(reply.getHeader('vary'), 'X-Session-Id'))
-    done()
-  }
-
-  function fillsQuery (request: FastifyRequest, config: FastifyContextConfig): boolean {
-    if (config.sessionDefaults === false) return false
-    return typeof config.sessionDefaults === 'function' || (plans.get(config) ?? planOf(request)).query.length > 0
+  function varyBySession (route: RouteOptions, instance: FastifyInstance): onSendHookHandler {
+    // Found out at a route's first use, as its plan is.
+    let fillsQuery: boolean | undefined
+    return (request, reply, _payload, done) => {
+      fillsQuery ??= typeof route.config?.sessionDefaults === 'function' || makePlan(route, instance, placements).query.length > 0
+      if (fillsQuery || request.namedSession !== null) reply.header('vary', mergeVary(reply.getHeader('vary'), 'X-Session-Id'))
+      done()
+    }
   }
 
   /** The names of what was filled in, in the order of the defaults, each once. */
