@@ -3,9 +3,11 @@ const pending = new Set()
 let ending = false
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, endBy)
+process.on('uncaughtException', endByError)
 
 /**
- * Has something done before the process ends, be it by a signal; then what was registered last is done first.
+ * Has something done before the process ends, be it by a signal or an error that nobody has caught; then what was registered last
+ * is done first.
  *
  * @returns does it, if it has not been done; resolves once it is
  */
@@ -26,17 +28,27 @@ export function beforeExit (work) {
   return finish
 }
 
-/** Whether a signal is ending the process: what has not begun by then is not to begin. */
+/** Whether a signal or an error is ending the process: what has not begun by then is not to begin. */
 export function isEnding () {
   return ending
 }
 
 async function endBy (signal) {
   if (ending) return
-  ending = true
-  // What is still running finds that its PostgreSQL is gone, and need not say so.
-  process.on('uncaughtException', () => {})
-  for (const finish of [...pending].reverse()) await finish().catch(console.error)
+  await finishAll()
   process.removeListener(signal, endBy)
   process.kill(process.pid, signal)
+}
+
+/** What is still running while the process ends finds that its PostgreSQL is gone, and need not say so. */
+async function endByError (error) {
+  if (ending) return
+  console.error(error)
+  await finishAll()
+  process.exit(1)
+}
+
+async function finishAll () {
+  ending = true
+  for (const finish of [...pending].reverse()) await finish().catch(console.error)
 }

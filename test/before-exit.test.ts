@@ -23,6 +23,23 @@ t.test('so do the faults when Ctrl-C ends all their processes, and nothing more 
   t.strictSame(await outcome, { signal: 'SIGINT', files: [], errors: '', output: 'short form, seed 1\n' })
 })
 
+t.test('an error that nobody has caught leaves nothing either, and is told', async t => {
+  const { outcome } = start(t, '--input-type=module', '--eval', `
+    import { mkdtempSync, rmSync } from 'node:fs'
+    import { setTimeout as sleep } from 'node:timers/promises'
+    import { beforeExit } from './scripts/before-exit.js'
+    const directory = mkdtempSync(process.env.TMPDIR + '/x')
+    beforeExit(async () => {
+      await sleep(20)
+      rmSync(directory, { recursive: true })
+    })
+    setTimeout(() => { throw new Error('a bug') })
+    setInterval(() => {}, 1000)`)
+  const { errors, ...rest } = await outcome
+  t.strictSame(rest, { signal: null, files: [], output: '' })
+  t.match(errors, /^Error: a bug\n {4}at /)
+})
+
 /** A script in a group of processes of its own, with a directory for its files, and what is left when it has ended. */
 function start (t: Test, script: string, ...options: string[]) {
   const directory = mkdtempSync(join(tmpdir(), 'sipher-signal-'))
