@@ -1,5 +1,6 @@
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
 import { destination, type DestinationStream } from 'pino'
+import { decode } from './decode.js'
 
 /**
  * Text with what may be secret cut short: API keys, session ids, and the hex of keys. Enough is left to compare two
@@ -37,14 +38,6 @@ export const loggerOptions = {
 function describeRequest ({ method, url, routeOptions }: FastifyRequest) {
   const pattern = routeOptions.url
   return { method, path: pattern === undefined || pattern.includes('*') ? scrub(decode(url.split('?', 1)[0]!)) : pattern }
-}
-
-function decode (path: string): string {
-  try {
-    return decodeURIComponent(path)
-  } catch {
-    return path
-  }
 }
 
 /** One line for each request, once it is answered. */

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { parse } from 'yaml'
+import { decode } from '../decode.js'
 
 /** The upstream's OpenAPI document cannot be used; the message says which, and why. */
 export class UpstreamDocumentError extends Error {
@@ -65,15 +66,6 @@ function withoutCredentials (source: string): string {
   if (!url.username && !url.password) return source
   url.username = url.password = ''
   return url.href
-}
-
-/** What was not encoded stands for itself. */
-function decode (text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
 }
 
 export function isObject (value: unknown): value is Record<string, unknown> {

@@ -1,4 +1,5 @@
 import FindMyWay, { type HTTPMethod, type HTTPVersion, type Instance } from 'find-my-way'
+import { decode } from '../decode.js'
 import { validationError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
@@ -131,14 +132,6 @@ function parameter (i: number, parts: readonly string[]): string {
 
 function escape (text: string): string {
   return text.replaceAll(/[.*+?^${}()|[\]\\-]/g, '\\$&')
-}
-
-function decode (text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
 }
 
 function serverPath ({ url, variables = {} }: { url?: unknown, variables?: Record<string, { default?: unknown }> }, upstream: URL): string {
