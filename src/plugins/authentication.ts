@@ -151,9 +151,9 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     if (count) fastify.requestLimits.apply(request, reply, count)
   }
 
-  async function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
     request.requiresPrincipal = true
-    await authenticate(request, reply, () => request.routeOptions.config.whileAuthenticating?.(request))
+    return authenticate(request, reply, () => request.routeOptions.config.whileAuthenticating?.(request))
   }
 
   async function countUnknownRoute (request: FastifyRequest, reply: FastifyReply): Promise<void> {

@@ -238,7 +238,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      * @throws SERVICE_UNAVAILABLE, and changes nothing, when a secret value that stays cannot be decrypted
      */
     async update (sessionId: string, ownerId: string, defaults: SessionDefaultValues): Promise<Session> {
-      const values = secrets.seal(secretsOwner(sessionId, ownerId), defaults)
+      const values = secrets.seal(new NamedSession(sessionId, ownerId), defaults)
       let row = await rejectUnstorable('defaults', patch({ sessionId, ownerId, values, checked: false }))
       if (!row) {
         const unchanged = await byId(sessionId)
@@ -309,7 +309,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       delete plain[name]
       delete sealed[name]
     }
-    return secrets.open(secretsOwner(sessionId, row.ownerId), plain, sealed)
+    return secrets.open(new NamedSession(sessionId, row.ownerId), plain, sealed)
   }
 }
 
@@ -336,11 +336,21 @@ function idArray (sessionIds: readonly string[]): string {
   return byteaArray(sessionIds.map(sessionId => `\\x${sessionId.slice('sess_'.length)}`))
 }
 
-/** The id's bytes are made where they are needed: most sessions have no secrets. */
-function secretsOwner (sessionId: string, ownerId: string): SecretsOwner {
-  return {
-    get id () { return Buffer.from(sessionId.slice('sess_'.length), 'hex') },
-    ownerId
+/**
+ * A session, to its secrets. The id's bytes are made where they are needed: most sessions have none. A class, because a getter
+ * that is defined for each request costs more than the bytes do.
+ */
+class NamedSession implements SecretsOwner {
+  readonly #sessionId: string
+  readonly ownerId: string
+
+  constructor (sessionId: string, ownerId: string) {
+    this.#sessionId = sessionId
+    this.ownerId = ownerId
+  }
+
+  get id (): Buffer {
+    return Buffer.from(this.#sessionId.slice('sess_'.length), 'hex')
   }
 }
 
