@@ -45,11 +45,15 @@ export class RequestLog extends LogController {
   override incomingRequest (): void {}
 
   override requestCompleted (error: Error | null | undefined, request: FastifyRequest, reply: FastifyReply): void {
+    // Spelled out: to spread one object into another would cost a request more than to write its line. What is undefined is
+    // left out of it.
+    const { method, path } = describeRequest(request)
     const fields = {
-      ...describeRequest(request),
+      method,
+      path,
       statusCode: reply.statusCode,
       ms: Math.round(reply.elapsedTime * 10) / 10,
-      ...(request.principal && { principal: request.principal.id })
+      principal: request.principal?.id
     }
     if (error) reply.log.error({ ...fields, err: error }, 'request')
     else reply.log.info(fields, 'request')

@@ -21,5 +21,6 @@ export function securityHeaders (): Record<string, string> {
     xPermittedCrossDomainPolicies: false,
     xXssProtection: false
   })(request, response, () => {})
-  return response.getHeaders() as Record<string, string>
+  // An object of its own: Node's has no prototype, and to go through such a one for each answer takes longer.
+  return { ...response.getHeaders() as Record<string, string> }
 }

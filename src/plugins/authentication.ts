@@ -107,7 +107,8 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     const key = credential(request)
     if (key === null) throw unauthorized()
     const hash = hashApiKey(key)
-    if (!seenValid.has(hash)) {
+    const isNew = !seenValid.has(hash)
+    if (isNew) {
       if (!isWellFormedApiKey(key)) throw invalidApiKey()
       await fastify.requestLimits.knownToFail(request)
     }
@@ -117,7 +118,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
       seenValid.delete(hash)
       throw invalidApiKey()
     }
-    remember(seenValid, hash)
+    if (isNew) remember(seenValid, hash)
     if (bodyIsOnItsWay(request)) request.keyToLookUpAgain = hash
     return caller
   }

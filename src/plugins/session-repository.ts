@@ -133,8 +133,9 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
   const patch = createBatch<Patch, SessionRow & Times | undefined>(async (patches, since) => {
     const merged = new Map<string, Patch>()
     for (const given of patches) {
-      const earlier = merged.get(patchKey(given))
-      merged.set(patchKey(given), earlier ? { ...given, values: mergeSealed(earlier.values, given.values), checked: earlier.checked || given.checked } : given)
+      const key = patchKey(given)
+      const earlier = merged.get(key)
+      merged.set(key, earlier ? { ...given, values: mergeSealed(earlier.values, given.values), checked: earlier.checked || given.checked } : given)
     }
     const all = [...merged.values()]
     const { rows } = await waitingSince(database, since).query<SessionRow & Times & Positioned>(patchText, [
@@ -144,18 +145,22 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
       all.map(({ values }) => JSON.stringify(values.secrets)),
       all.map(({ checked }) => checked)
     ], 'patch-sessions')
-    const found = new Map(rows.map(row => [patchKey({ sessionId: all[row.position - 1]!.sessionId, ownerId: row.ownerId }), row]))
-    return patches.map(given => found.get(patchKey(given)))
+    const found = new Map(rows.map(row => [all[row.position - 1]!.sessionId, row]))
+    return patches.map(({ sessionId, ownerId }) => {
+      const row = found.get(sessionId)
+      return row?.ownerId === ownerId ? row : undefined
+    })
   }, { isOneItemsFault: isUnstorable })
 
   const remove = createBatch<Pick<Patch, 'sessionId' | 'ownerId'>, boolean>(async (sessions, since) => {
     const { rows } = await waitingSince(database, since).query<Positioned>(removeText,
       [idArray(sessions.map(({ sessionId }) => sessionId)), sessions.map(({ ownerId }) => ownerId)], 'delete-sessions')
     // Of two that delete the same session one has done it.
-    const deleted = new Set(sessions.map(patchKey))
-    for (const { position } of rows) deleted.delete(patchKey(sessions[position - 1]!))
+    const keys = sessions.map(patchKey)
+    const deleted = new Set(keys)
+    for (const { position } of rows) deleted.delete(keys[position - 1]!)
     if (deleted.size > 0) uncounting.ask()
-    return sessions.map(session => deleted.delete(patchKey(session)))
+    return keys.map(key => deleted.delete(key))
   })
 
   const countLive = createBatch<string, number>(async (ownerIds, since) => {
