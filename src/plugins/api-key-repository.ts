@@ -7,7 +7,7 @@ import { createNoting } from '../noting.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 import { auditKeys } from './audit-repository.js'
 import { waitingSince, type Queryable } from './database.js'
-import { byteaArray, milliseconds, opaque, rejectUnstorable } from './repositories.js'
+import { byteaArray, milliseconds, opaque, rejectUnstorable, scalarArray } from './repositories.js'
 import { countRequests, handOut, requestWindowMs, tally, type RequestCount } from './request-count-repository.js'
 
 export interface ApiKeyRecord {
@@ -121,7 +121,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
     const numbers = tally(hashes)
     const asked = [...numbers.keys()]
     const { rows } = await waitingSince(database, since).query<CountedRow>(authenticateAndCountText,
-      [byteaArray(asked), [...numbers.values()], requestWindowMs], 'authenticate-and-count')
+      [byteaArray(asked), scalarArray([...numbers.values()]), requestWindowMs], 'authenticate-and-count')
     return handOut(hashes, byHash(asked, rows))
   })
 

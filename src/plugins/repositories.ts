@@ -19,6 +19,11 @@ export function byteaArray (bytes: readonly string[]): string {
   return `{${bytes.map(text => `"\\${text}"`).join()}}`
 }
 
+/** A parameter of numbers or booleans, as text likewise: the driver would look through each for what has to be escaped. */
+export function scalarArray (values: readonly (number | boolean)[]): string {
+  return `{${values.join()}}`
+}
+
 /**
  * SQL of a condition that is true for one transaction at a time, whichever instance's it is: for statements that remove what
  * has expired. An instance that finds another at it leaves the rows to that one, so that however many there are, Postgres is

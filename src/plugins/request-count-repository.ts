@@ -1,7 +1,7 @@
 import fp from 'fastify-plugin'
 import { createBatch } from '../batch.js'
 import { waitingSince, type Queryable } from './database.js'
-import { isFrom, milliseconds, onlyOneSweeps, type Swept } from './repositories.js'
+import { isFrom, milliseconds, onlyOneSweeps, scalarArray, type Swept } from './repositories.js'
 
 /** The window that requests are counted in: an hour, in milliseconds. */
 export const requestWindowMs = 3_600_000
@@ -73,7 +73,7 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
   const increment = createBatch<string, RequestCount>(async (principalIds, since) => {
     const numbers = tally(principalIds)
     const { rows } = await waitingSince(database, since).query<CountRow>(incrementText,
-      [windowMs, [...numbers.keys()], [...numbers.values()]], 'count')
+      [windowMs, [...numbers.keys()], scalarArray([...numbers.values()])], 'count')
     return handOut(principalIds, new Map(rows.map(row => [row.id, row]))) as RequestCount[]
   })
 

@@ -10,7 +10,7 @@ import { createNoting } from '../noting.js'
 import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { waitingSince, type Queryable } from './database.js'
-import { byteaArray, isUnstorable, rejectUnstorable, type Swept } from './repositories.js'
+import { byteaArray, isUnstorable, rejectUnstorable, scalarArray, type Swept } from './repositories.js'
 import { createSessionSecrets, type SealedSecrets, type SealedValues, type SecretsOwner, type SessionSecrets } from './session-secrets.js'
 import { byIdText, countLiveText, deleteExpiredText, forUseText, insertText, makeRoomText, noteAccessText, patchText, removeText, uncountRemovedText } from './session-statements.js'
 
@@ -42,12 +42,15 @@ interface Positioned {
 }
 
 /** What every statement that answers a session selects; the names are those of its properties. */
-interface SessionRow {
-  ownerId: string
+interface StoredValues {
   /** JSON text: requests that share a row each parse an object of their own. */
   defaults: string
   /** JSON text of the ciphertexts by name; null where there are none. */
   secrets: string | null
+}
+
+interface SessionRow extends StoredValues {
+  ownerId: string
 }
 
 interface Accessed {
@@ -55,7 +58,9 @@ interface Accessed {
   staleCtid: string | null
 }
 
-type Times = Pick<Session, 'createdAt' | 'expiresAt' | 'lastAccessedAt'>
+type Times = Pick<Session, 'expiresAt' | 'lastAccessedAt'>
+type UseRow = SessionRow & Accessed
+type GetRow = UseRow & Times & Pick<Session, 'createdAt'>
 
 interface UsedSession {
   sessionId: string
@@ -64,7 +69,7 @@ interface UsedSession {
 }
 
 interface NewSession {
-  id: Buffer
+  sessionId: string
   ownerId: string
   values: SealedValues
   ttlSeconds: number
@@ -85,17 +90,17 @@ export interface Reading<Row> {
   row: Promise<Row | undefined>
 }
 
-export type UseReading = Reading<SessionRow & Accessed>
-export type GetReading = Reading<SessionRow & Accessed & Times>
+export type UseReading = Reading<UseRow>
+export type GetReading = Reading<GetRow>
 
 /**
  * Sessions in Postgres. Every call goes to the database, whose clock alone decides what has expired; there is no
  * upsert, so that a deleted session cannot come back.
  */
 function createSessionRepository (database: Queryable, secrets: SessionSecrets, onFailed: (error: unknown, message: string) => void) {
-  const forUse = createBatch<string, SessionRow & Accessed | undefined>((sessionIds, since) => read(forUseText, 'use-sessions', sessionIds, since))
+  const forUse = createBatch<string, UseRow | undefined>((sessionIds, since) => read(forUseText, 'use-sessions', sessionIds, since))
 
-  const byId = createBatch<string, SessionRow & Accessed & Times | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since))
+  const byId = createBatch<string, GetRow | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since))
 
   const noting = createNoting<UsedSession>(used => database.query(noteAccessText,
     [used.map(({ ctid }) => ctid), idArray(used.map(({ sessionId }) => sessionId))], 'note-access'), error => {
@@ -118,38 +123,36 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
   /** When each was created; undefined for one that its owner has no room for. */
   const insert = createBatch<NewSession, number | undefined>(async (sessions, since) => {
     const { rows } = await waitingSince(database, since).query<{ createdAt: number, refused: number[] }>(insertText, [
-      sessions.map(({ id }) => id),
+      idArray(sessions.map(({ sessionId }) => sessionId)),
       sessions.map(({ ownerId }) => ownerId),
       sessions.map(({ values }) => JSON.stringify(values.plain)),
       sessions.map(({ values }) => JSON.stringify(values.secrets)),
-      sessions.map(({ ttlSeconds }) => ttlSeconds),
-      sessions.map(({ maxSessions }) => maxSessions)
+      scalarArray(sessions.map(({ ttlSeconds }) => ttlSeconds)),
+      scalarArray(sessions.map(({ maxSessions }) => maxSessions))
     ], 'create-sessions')
     const { createdAt, refused } = rows[0]!
     return sessions.map((_session, index) => refused.includes(index + 1) ? undefined : createdAt)
   }, { isOneItemsFault: isUnstorable })
 
   // Patches of one session at the same time are one, the later over the earlier: each is answered what came of all.
-  const patch = createBatch<Patch, SessionRow & Times | undefined>(async (patches, since) => {
+  const patch = createBatch<Patch, StoredValues & Times | undefined>(async (patches, since) => {
+    const keys = patches.map(patchKey)
     const merged = new Map<string, Patch>()
-    for (const given of patches) {
-      const key = patchKey(given)
-      const earlier = merged.get(key)
-      merged.set(key, earlier ? { ...given, values: mergeSealed(earlier.values, given.values), checked: earlier.checked || given.checked } : given)
-    }
+    patches.forEach((given, index) => {
+      const earlier = merged.get(keys[index]!)
+      merged.set(keys[index]!, earlier ? { ...given, values: mergeSealed(earlier.values, given.values), checked: earlier.checked || given.checked } : given)
+    })
     const all = [...merged.values()]
-    const { rows } = await waitingSince(database, since).query<SessionRow & Times & Positioned>(patchText, [
+    const { rows } = await waitingSince(database, since).query<StoredValues & Times & Positioned>(patchText, [
       idArray(all.map(({ sessionId }) => sessionId)),
       all.map(({ ownerId }) => ownerId),
       all.map(({ values }) => JSON.stringify(values.plain)),
       all.map(({ values }) => JSON.stringify(values.secrets)),
-      all.map(({ checked }) => checked)
+      scalarArray(all.map(({ checked }) => checked))
     ], 'patch-sessions')
-    const found = new Map(rows.map(row => [all[row.position - 1]!.sessionId, row]))
-    return patches.map(({ sessionId, ownerId }) => {
-      const row = found.get(sessionId)
-      return row?.ownerId === ownerId ? row : undefined
-    })
+    const asked = [...merged.keys()]
+    const found = new Map(rows.map(row => [asked[row.position - 1]!, row]))
+    return keys.map(key => found.get(key))
   }, { isOneItemsFault: isUnstorable })
 
   const remove = createBatch<Pick<Patch, 'sessionId' | 'ownerId'>, boolean>(async (sessions, since) => {
@@ -179,11 +182,12 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      */
     async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number, maxSessions: number): Promise<Session> {
       const id = timePrefixedId(32)
-      const session = { id, ownerId, values: secrets.seal({ id, ownerId }, defaults), ttlSeconds, maxSessions }
+      const sessionId = `sess_${id.toString('hex')}`
+      const session = { sessionId, ownerId, values: secrets.seal({ id, ownerId }, defaults), ttlSeconds, maxSessions }
       const until = performance.now() + decideWithinMs
       for (let waitMs = 0; performance.now() < until; waitMs++) {
         const createdAt = await rejectUnstorable('defaults', insert(session))
-        if (createdAt !== undefined) return { sessionId: fromBytes(id), defaults, createdAt, expiresAt: createdAt + ttlSeconds * 1000, lastAccessedAt: createdAt }
+        if (createdAt !== undefined) return { sessionId, defaults, createdAt, expiresAt: createdAt + ttlSeconds * 1000, lastAccessedAt: createdAt }
         if (await countLive(ownerId) >= maxSessions) {
           throw new ApiError('SESSION_LIMIT_REACHED', {
             message: `This key has ${maxSessions} sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.`
@@ -209,7 +213,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     async use ({ sessionId, row: reading }: UseReading, ownerId: string): Promise<{ defaults: SessionDefaultValues }> {
       const row = await reading
       if (row?.ownerId !== ownerId) notFound()
-      const defaults = openRow(sessionId, row)
+      const defaults = openRow(sessionId, ownerId, row)
       if (row.staleCtid !== null) noting.note(sessionId, { sessionId, ctid: row.staleCtid })
       return { defaults }
     },
@@ -230,9 +234,9 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     async get ({ sessionId, row: reading }: GetReading, ownerId: string): Promise<Session> {
       const row = await reading
       if (row?.ownerId !== ownerId) notFound()
-      const session = toSession(sessionId, row)
+      const defaults = openRow(sessionId, ownerId, row)
       if (row.staleCtid !== null) noting.note(sessionId, { sessionId, ctid: row.staleCtid })
-      return session
+      return { sessionId, defaults, createdAt: row.createdAt, expiresAt: row.expiresAt, lastAccessedAt: row.lastAccessedAt }
     },
 
     /**
@@ -242,16 +246,17 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      * @throws SESSION_NOT_FOUND
      * @throws SERVICE_UNAVAILABLE, and changes nothing, when a secret value that stays cannot be decrypted
      */
-    async update (sessionId: string, ownerId: string, defaults: SessionDefaultValues): Promise<Session> {
+    async update (sessionId: string, ownerId: string, defaults: SessionDefaultValues): Promise<Omit<Session, 'createdAt'>> {
       const values = secrets.seal(new NamedSession(sessionId, ownerId), defaults)
       let row = await rejectUnstorable('defaults', patch({ sessionId, ownerId, values, checked: false }))
       if (!row) {
         const unchanged = await byId(sessionId)
         if (unchanged?.ownerId !== ownerId) notFound()
-        openRow(sessionId, unchanged, Object.keys(defaults))
+        openRow(sessionId, ownerId, unchanged, Object.keys(defaults))
         row = await rejectUnstorable('defaults', patch({ sessionId, ownerId, values, checked: true }))
       }
-      return row ? toSession(sessionId, row) : notFound()
+      if (!row) notFound()
+      return { sessionId, defaults: openRow(sessionId, ownerId, row), expiresAt: row.expiresAt, lastAccessedAt: row.lastAccessedAt }
     },
 
     /**
@@ -301,20 +306,15 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     return { sessionId, row }
   }
 
-  function toSession (sessionId: string, row: SessionRow & Times): Session {
-    const { createdAt, expiresAt, lastAccessedAt } = row
-    return { sessionId, defaults: openRow(sessionId, row), createdAt, expiresAt, lastAccessedAt }
-  }
-
   /** What a row holds, less what is not asked for. */
-  function openRow (sessionId: string, row: SessionRow, except: readonly string[] = []): SessionDefaultValues {
+  function openRow (sessionId: string, ownerId: string, row: StoredValues, except: readonly string[] = []): SessionDefaultValues {
     const plain = JSON.parse(row.defaults) as SessionDefaultValues
     const sealed = row.secrets === null ? {} : JSON.parse(row.secrets) as SealedSecrets
     for (const name of except) {
       delete plain[name]
       delete sealed[name]
     }
-    return secrets.open(new NamedSession(sessionId, row.ownerId), plain, sealed)
+    return secrets.open(new NamedSession(sessionId, ownerId), plain, sealed)
   }
 }
 
@@ -357,10 +357,6 @@ class NamedSession implements SecretsOwner {
   get id (): Buffer {
     return Buffer.from(this.#sessionId.slice('sess_'.length), 'hex')
   }
-}
-
-function fromBytes (id: Buffer): string {
-  return `sess_${id.toString('hex')}`
 }
 
 function notFound (): never {

@@ -3,13 +3,10 @@
 import { auditSessions } from './audit-repository.js'
 import { isFrom, milliseconds, onlyOneSweeps, opaque } from './repositories.js'
 
-const columns = 'owner_id as "ownerId", defaults::text, nullif(secrets, \'{}\')::text as secrets'
+const values = 'defaults::text, nullif(secrets, \'{}\')::text as secrets'
 
 /** @param lastAccessedAt SQL */
-const times = (lastAccessedAt: string) => `
-  ${milliseconds('created_at')} as "createdAt",
-  ${milliseconds('expires_at')} as "expiresAt",
-  ${milliseconds(lastAccessedAt)} as "lastAccessedAt"`
+const times = (lastAccessedAt: string) => `${milliseconds('expires_at')} as "expiresAt", ${milliseconds(lastAccessedAt)} as "lastAccessedAt"`
 
 /** The ids that a statement is given. */
 const ids = opaque('$1::bytea[]')
@@ -30,7 +27,7 @@ const staleCtid = `case when ${stale} then ctid end as "staleCtid"`
 
 /** For each of the ids `$1` that is a session's, what it holds. */
 export const forUseText = `
-  select ${position}, ${columns}, ${staleCtid}
+  select ${position}, owner_id as "ownerId", ${values}, ${staleCtid}
   from sipher_sessions.sessions
   where id = any (${ids}::bytea[]) and ${live}`
 
@@ -39,7 +36,8 @@ export const forUseText = `
  * that has been noted yet or not.
  */
 export const byIdText = `
-  select ${position}, ${columns}, ${times(`case when ${stale} then now() else last_accessed_at end`)}, ${staleCtid}
+  select ${position}, owner_id as "ownerId", ${values}, ${milliseconds('created_at')} as "createdAt",
+    ${times(`case when ${stale} then now() else last_accessed_at end`)}, ${staleCtid}
   from sipher_sessions.sessions
   where id = any (${ids}::bytea[]) and ${live}`
 
@@ -93,7 +91,8 @@ export const insertText = `
 export const patchText = `
   with given as (
     select *, ${namesOf('defaults', 'secrets')} as names
-    from unnest(${ids}, $2::text[], $3::jsonb[], $4::jsonb[], $5::boolean[]) as given (id, owner_id, defaults, secrets, checked)
+    from unnest(${ids}, $2::text[], $3::jsonb[], $4::jsonb[], $5::boolean[]) with ordinality
+      as given (id, owner_id, defaults, secrets, checked, position)
   ), held as (
     select session.id
     from sipher_sessions.sessions as session join given on given.id = session.id and given.owner_id = session.owner_id
@@ -108,9 +107,9 @@ export const patchText = `
       last_accessed_at = now()
     from given
     where session.id = any (array(select id from held)) and session.id = given.id and session.owner_id = given.owner_id
-    returning session.*, given.names
+    returning session.*, given.names, given.position
   ), audited as (${auditSessions('session.update', 'patched', 'names')})
-  select ${position}, ${columns}, ${times('last_accessed_at')} from patched`
+  select position::int, ${values}, ${times('last_accessed_at')} from patched`
 
 /**
  * Deletes the sessions whose ids `$1` and owners `$2` are given, and answers the positions of those that are none. They are
