@@ -32,7 +32,7 @@ export interface AuthenticationOptions {
 }
 
 /** What clients that have no valid credential are told of how to send one (RFC 9110, 11.6.1). */
-const challenge = { 'www-authenticate': 'Bearer realm="sipher-sessions"' }
+export const challenge = { 'www-authenticate': 'Bearer realm="sipher-sessions"' }
 
 const maxSeenValid = 10_000
 
@@ -42,23 +42,26 @@ interface Caller {
   count?: RequestCount
 }
 
+/** A hook of a request that may be refused. Of what only `declare module` needs the built types have no import: exported for that. */
+export type RequestHook = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+
 declare module 'fastify' {
   interface FastifyInstance {
     /**
      * An `onRequest` hook: authenticates the request and counts it against its principal's limit, once however often
      * it is named. Throws `UNAUTHORIZED`, `INVALID_API_KEY` or `RATE_LIMIT_EXCEEDED`.
      */
-    requirePrincipal: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+    requirePrincipal: RequestHook
     /**
      * The same, for those who have something to ask the database at the same time: `meanwhile` is called once the request
      * is about to be looked up or counted, and not where it is refused without.
      */
-    authenticate: (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void) => Promise<void>
+    authenticatePrincipal: (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void) => Promise<void>
     /**
      * A `preHandler` hook for handlers of unknown routes: counts the request against its principal, or against its
      * address where it has none.
      */
-    countUnknownRoute: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+    countUnknownRoute: RequestHook
     /**
      * Looks the key up again, without counting, of a request whose body was still on its way when that was done first: it may
      * have been revoked, rotated or given another tier meanwhile. Does nothing for any other. Throws `INVALID_API_KEY` or
@@ -66,7 +69,7 @@ declare module 'fastify' {
      */
     authenticateAgain: (request: FastifyRequest) => Promise<void>
     /** An `onRequest` hook: lets only the admin key pass. */
-    requireAdmin: (request: FastifyRequest) => Promise<void>
+    requireAdminKey: (request: FastifyRequest) => Promise<void>
   }
   interface FastifyContextConfig {
     /**
@@ -135,7 +138,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     checkTier(request)
   }
 
-  async function authenticate (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void): Promise<void> {
+  async function authenticatePrincipal (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void): Promise<void> {
     if (request.principal) {
       meanwhile()
       return
@@ -154,7 +157,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
 
   function requirePrincipal (request: FastifyRequest, reply: FastifyReply): Promise<void> {
     request.requiresPrincipal = true
-    return authenticate(request, reply, () => request.routeOptions.config.whileAuthenticating?.(request))
+    return authenticatePrincipal(request, reply, () => request.routeOptions.config.whileAuthenticating?.(request))
   }
 
   async function countUnknownRoute (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -166,7 +169,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     }
   }
 
-  async function requireAdmin (request: FastifyRequest): Promise<void> {
+  async function requireAdminKey (request: FastifyRequest): Promise<void> {
     if (!adminDigest) throw new ApiError('ADMIN_DISABLED', { headers: { 'retry-after': '3600' } })
     // Here the right key is refused as well: otherwise guesses would go on at full speed, and only be answered otherwise.
     await fastify.requestLimits.knownToFail(request)
@@ -196,10 +199,10 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   fastify.decorateRequest('keyToLookUpAgain', null)
   fastify.decorateRequest('requiresPrincipal', false)
   fastify.decorate('requirePrincipal', requirePrincipal)
-  fastify.decorate('authenticate', authenticate)
+  fastify.decorate('authenticatePrincipal', authenticatePrincipal)
   fastify.decorate('authenticateAgain', authenticateAgain)
   fastify.decorate('countUnknownRoute', countUnknownRoute)
-  fastify.decorate('requireAdmin', requireAdmin)
+  fastify.decorate('requireAdminKey', requireAdminKey)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit', 'tiers'] })
 
 /** Whether a part of the body has yet to come. Requests that are injected do not say, and have come as a whole. */

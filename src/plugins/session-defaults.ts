@@ -124,7 +124,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   async function nameSession (request: FastifyRequest, reply: FastifyReply, sessionId: string | string[], config: FastifyContextConfig): Promise<void> {
     const isValid = typeof sessionId === 'string' && sessionIdPattern.test(sessionId)
     let reading: UseReading | undefined
-    await fastify.authenticate(request, reply, () => {
+    await fastify.authenticatePrincipal(request, reply, () => {
       if (isValid) reading = fastify.sessionRepository.beginUse(sessionId)
     })
     if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)

@@ -87,7 +87,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
 
   await fastify.register(async (admin) => {
     describeRoutes(admin, [{ AdminKeyAuth: [] }, { BearerAuth: [] }])
-    admin.addHook('onRequest', fastify.requireAdmin)
+    admin.addHook('onRequest', fastify.requireAdminKey)
     await admin.register(createApiKey)
     await admin.register(listApiKeys)
     await admin.register(getApiKey)
