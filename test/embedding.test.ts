@@ -1,4 +1,4 @@
-import { Type } from '@sinclair/typebox'
+import { Type, type TObject } from '@sinclair/typebox'
 import swagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import t from 'tap'
@@ -29,6 +29,8 @@ t.test('a host\'s error handler, 404 handler, validator and parsers stay as they
   t.teardown(() => host.close())
   host.setErrorHandler((error: Error, _request, reply) => reply.code(418).send({ host: error.message }))
   host.setNotFoundHandler((_request, reply) => reply.code(404).send({ host: 'not found' }))
+  // As the documentation of @fastify/jwt has it.
+  host.decorate('authenticate', async () => {})
   host.addSchema({ $id: 'ErrorResponse', type: 'object', properties: { mine: { type: 'string' } } })
   await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
   host.get('/fails', async () => { throw new Error('own') })
@@ -52,7 +54,8 @@ t.test('a host brings its own schema of what sessions hold', async t => {
   const defaults = Type.Object({
     region: Type.String({ minLength: 2 }),
     options: Type.Optional(Type.Object({ verbose: Type.Boolean() }, { additionalProperties: false })),
-    list: Type.Optional(Type.Array(Type.Union([Type.Object({ name: Type.String() }), Type.Null()])))
+    list: Type.Optional(Type.Array(Type.Union([Type.Object({ name: Type.String() }), Type.Null()]))),
+    labels: Type.Optional(Type.Record(Type.String({ pattern: '^x-' }), Type.String(), { additionalProperties: false }))
   }, { additionalProperties: true })
   const host = Fastify()
   t.teardown(() => host.close())
@@ -68,9 +71,34 @@ t.test('a host brings its own schema of what sessions hold', async t => {
   t.strictSame((await create({ region: 'eu', chain: 'near' })).json().error.details, [{ field: 'defaults.chain', reason: 'is not a known field' }], 'it is closed')
   t.equal((await create({ region: 'eu', list: [{ name: 'a' }, null] })).statusCode, 201)
   t.equal((await create({ region: 'eu', list: [{ name: 'a', nmae: 'b' }] })).statusCode, 400, 'and so are the objects in it')
+  t.equal((await create({ region: 'eu', labels: { 'x-a': 'b' } })).statusCode, 201)
+  t.strictSame((await create({ region: 'eu', labels: { a: 'b' } })).json().error.details, [{ field: 'defaults.labels.a', reason: 'is not a known field' }])
   t.strictSame((await create({ region: 'a\u0000' })).json().error.details, [{ field: 'defaults', reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }])
   const patch = await host.inject({ method: 'PATCH', url: `/api/sessions/${sessionId}`, headers, payload: { defaults: { options: { verbose: false } } } })
   t.strictSame(patch.json().data.defaults, { region: 'eu', options: { verbose: false } }, 'a patch may leave out what is required')
+})
+
+t.test('a session is answered as it is filled in, whatever the host\'s schema says by then', async t => {
+  const connectionString = await createDatabase(t)
+  const identify = () => ({ id: 'ann', tier: 'pro' as const })
+  const start = async (defaults: TObject) => {
+    const host = Fastify()
+    t.teardown(() => host.close())
+    await host.register(sipherSessions, { connectionString, sweepIntervalMs: 0, identify, defaults })
+    host.post('/echo', async request => request.body)
+    await host.ready()
+    return host
+  }
+  const one = await start(Type.Object({ level: Type.Optional(Type.String({ default: 'maximum' })), count: Type.Optional(Type.String()) }))
+  const created = (await one.inject({ method: 'POST', url: '/v1/sessions', payload: { defaults: { count: '1' } } })).json().data
+  t.strictSame(created.defaults, { count: '1' }, 'what was not given is not held, though it has a default')
+  const later = Type.Object({ count: Type.Optional(Type.Integer()), kind: Type.Union([Type.Literal('a'), Type.Literal('b')]) })
+  for (const host of [one, await start(later)]) {
+    const url = `/v1/sessions/${created.sessionId}`
+    t.strictSame((await host.inject(url)).json().data.defaults, { count: '1' })
+    t.strictSame((await host.inject({ method: 'POST', url: '/echo', headers: { 'x-session-id': created.sessionId } })).json(), { count: '1' })
+    t.strictSame((await host.inject({ method: 'PATCH', url, payload: { defaults: {} } })).json().data.defaults, { count: '1' })
+  }
 })
 
 t.test('a host brings its own identity, and needs no table of keys', async t => {
@@ -85,6 +113,7 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
     identify (request) {
       const { 'x-user': user, 'x-tier': tier = 'pro' } = request.headers
       if (user === 'broken') throw failure
+      if (user === 'late') throw Object.assign(new Error('token expired'), { statusCode: 401 })
       const id = { nobody: '', nul: 'ann\0', half: 'ann\ud800', whole: 'ann🔑' }[String(user)]
       if (id !== undefined) return { id, tier: 'pro' }
       return user === undefined ? null : { id: String(user), tier: tier as 'pro' | 'free' }
@@ -100,6 +129,9 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
   t.equal((await echo({ 'x-user': 'ann', 'x-tier': 'free' })).json().error.code, 'TIER_ACCESS_DENIED')
   t.equal((await echo({})).json().error.code, 'UNAUTHORIZED')
   t.strictSame(answer(await echo({ 'x-user': 'broken' })), { status: 500, body: { host: 'identity is down' } }, 'what the host throws is the host\'s to answer')
+  t.strictSame(answer(await echo({ 'x-user': 'late' })), { status: 500, body: { host: 'token expired' } })
+  const refused = await host.inject({ url: '/v1/limits', headers: { 'x-user': 'late' } })
+  t.strictSame([refused.statusCode, refused.json().error.code, refused.headers['www-authenticate']], [401, 'UNAUTHORIZED', 'Bearer realm="sipher-sessions"'], 'but where it is the API\'s')
   for (const user of ['nobody', 'nul', 'half']) {
     t.strictSame((await echo({ 'x-user': user })).json(), { host: 'identify answered a principal whose id is not a string of at least one character, without NUL and half a surrogate pair' })
   }

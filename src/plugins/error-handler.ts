@@ -2,6 +2,7 @@ import { type FastifyError, type FastifyReply, type FastifyRequest } from 'fasti
 import fp from 'fastify-plugin'
 import { DecryptionError } from '../encryption.js'
 import { ApiError, validationError } from '../errors.js'
+import { challenge } from './authentication.js'
 
 /** The API's error for whatever a route or the framework has thrown. What is not the caller's fault hides its cause. */
 export function toApiError (error: unknown): ApiError {
@@ -11,6 +12,8 @@ export function toApiError (error: unknown): ApiError {
   if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return new ApiError('UNSUPPORTED_MEDIA_TYPE', { cause: error })
   if (code === 'FST_ERR_MAX_PARAM_LENGTH') return validationError('request', [{ field: 'url', reason: 'holds a parameter that is too long' }])
   if (code === 'FST_ERR_BAD_URL') return validationError('request', [{ field: 'url', reason: 'holds a percent sign that begins no valid escape' }])
+  // A host's `identify` may throw one, as libraries for tokens do.
+  if (statusCode === 401) return new ApiError('UNAUTHORIZED', { headers: challenge, cause: error })
   if (statusCode < 500) return validationError('request', [{ field: 'request', reason: String(message) }])
   return new ApiError('INTERNAL_SERVER_ERROR', { cause: error })
 }

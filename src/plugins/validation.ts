@@ -31,7 +31,9 @@ export default fp(async (fastify) => {
   // Set for the scopes inside as well, which would otherwise inherit compilers of the host's own: they need not know
   // JSON Schema. Compiled at start, when all schemas have been added.
   fastify.setValidatorCompiler(once(() => buildValidatorCompiler(fastify.getSchemas())))
-  fastify.setSerializerCompiler(once(() => SerializerSelector()(fastify.getSchemas(), {}) as FastifySerializerCompiler<unknown>))
+  // What a session holds is answered as it is: by its schema a serializer would add defaults, convert, leave out, and fail for
+  // what was stored before the host changed the schema.
+  fastify.setSerializerCompiler(once(() => SerializerSelector()({ ...fastify.getSchemas(), SessionDefaults: { $id: 'SessionDefaults' } }, {}) as FastifySerializerCompiler<unknown>))
 
   fastify.setSchemaErrorFormatter((errors, where) => validationError(places[where] ?? where, errors.slice(0, maxDetails).map(describe)))
 
@@ -131,7 +133,7 @@ function describe (error: VerboseError): ErrorDetail {
       return { field: inside(error.params.missingProperty), reason: 'is missing' }
     case 'additionalProperties': {
       const name = String(error.params.additionalProperty)
-      return { field: inside(name), reason: `is not a known field${suggest(name, Object.keys(error.parentSchema!.properties!))}` }
+      return { field: inside(name), reason: `is not a known field${suggest(name, Object.keys(error.parentSchema?.properties ?? {}))}` }
     }
     case 'enum': {
       const allowed = error.params.allowedValues as string[]
