@@ -1,15 +1,12 @@
-import FindMyWay, { type HTTPMethod, type HTTPVersion, type Instance } from 'find-my-way'
-import { decode } from '../decode.js'
 import { validationError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
 import { resolveReference } from '../schemas/properties.js'
 import { isJson } from './apply-defaults.js'
 import { isObject, type OpenApiDocument } from './document.js'
+import { createTemplateRouter, isLiteral, type Operation } from './template-router.js'
 
 const methods = ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'PATCH', 'DELETE', 'TRACE'] as const
-
-type Router = Instance<HTTPVersion.V1>
 
 /** The operations of an upstream's document, with what each takes of a session. */
 export interface Operations {
@@ -32,9 +29,7 @@ export interface Operations {
  * @throws Error when the document is not what OpenAPI says
  */
 export function createOperations (document: OpenApiDocument, upstream: URL, placements: readonly Placement[]): Operations {
-  const exact = createRouter({})
-  // Many frameworks take `/Quote/` for `/quote`; a request for it must not go without what `/quote` takes.
-  const lenient = createRouter({ caseSensitive: false, ignoreTrailingSlash: true, ignoreDuplicateSlashes: true })
+  const all: Operation[] = []
   const unread = new Set(placements.map(({ name }) => name))
   const foreign = new Set<string>()
   const resolve = (value: unknown): unknown => followReferences(value, document, foreign)
@@ -50,40 +45,61 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
       // Something for both, because the document has described them: what it leaves out is not taken.
       const plan = planDefaults(placements, body ?? {}, query, id => { foreign.add(id) }, document)
       for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
-      const route = toRoute(template)
-      for (const router of [exact, lenient]) {
-        if (!router.hasRoute(method, route)) router.on(method, route, () => {}, plan)
-      }
+      all.push({ method, template, plan })
     }
   }
 
-  const prefixes = new Set([...(document.servers ?? []).map(server => serverPath(server, upstream)), basePath(upstream.pathname)])
-  const candidates = (path: string) => [...prefixes].flatMap(prefix => path.startsWith(`${prefix}/`) ? [path.slice(prefix.length)] : [])
-  function findExactly (method: string, path: string): DefaultsPlan | undefined {
-    for (const router of [exact, lenient]) {
-      for (const candidate of candidates(path)) {
-        const match = router.find(method as HTTPMethod, candidate) ?? (method === 'HEAD' ? router.find('GET', candidate) : null)
-        if (match) return match.store as DefaultsPlan
-      }
+  const prefixes = [...new Set([...(document.servers ?? []).map(server => serverPath(server, upstream)), basePath(upstream.pathname)])]
+  const exact = createTemplateRouter(all)
+  // Many frameworks take `/Quote/` for `/quote`; a request for it must not go without what `/quote` takes.
+  const lenient = createTemplateRouter(all, { lenient: true })
+
+  function lookUp (find: typeof exact, method: string, path: string, isPrefix: (prefix: string) => boolean): Operation | undefined {
+    for (const prefix of prefixes) {
+      if (!isPrefix(prefix)) continue
+      const rest = path.slice(prefix.length)
+      const operation = find(method, rest) ?? (method === 'HEAD' ? find('GET', rest) : undefined)
+      if (operation) return operation
     }
     return undefined
   }
+
+  /** What servers take the path for, the likeliest first. */
+  function candidates (method: string, path: string): DefaultsPlan[] {
+    const operation = lookUp(exact, method, path, prefix => path.startsWith(`${prefix}/`))
+    if (operation && isLiteral(operation)) return [operation.plan]
+    const other = lookUp(lenient, method, path, prefix => path.toLowerCase().startsWith(`${prefix}/`.toLowerCase()))
+    return [operation, other].flatMap(found => found ? [found.plan] : [])
+  }
+
   return {
     find (method, path) {
-      const plan = findExactly(method, path)
-      if (!path.includes(';')) return plan
-      // Servers of Java take `/quote;a=1` for `/quote` with a parameter of the segment's own, others for an operation like `/{name}`.
-      const bare = findExactly(method, path.replaceAll(/;[^/]*/g, ''))
-      if (plan && bare && plan !== bare) throw validationError('request', [{ field: 'url', reason: 'could be for two operations; encode the semicolon as %3B, or leave it out with what follows' }])
-      return plan ?? bare
+      const [plan, ...others] = readings(path).flatMap(reading => candidates(method, reading))
+      if (plan && others.some(other => !takesTheSame(plan, other))) {
+        throw validationError('request', [{
+          field: 'url',
+          reason: 'could be for two operations that take different defaults, for servers differ over capital letters, %2F and semicolons; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
+        }])
+      }
+      return plan
     },
     unread: [...unread],
     foreign: [...foreign]
   }
 }
 
-function createRouter (options: { caseSensitive?: boolean, ignoreTrailingSlash?: boolean, ignoreDuplicateSlashes?: boolean }): Router {
-  return FindMyWay({ ...options, maxParamLength: 1_000_000 })
+/**
+ * The path, and as what else servers read it: those of Python take `%2F` for a slash, those of Java `/quote;a=1` for `/quote` with
+ * a parameter of the segment's own.
+ */
+function readings (path: string): string[] {
+  const slashes = [path, path.replaceAll(/%2f/gi, '/')]
+  return [...new Set([...slashes, ...slashes.map(reading => reading.replaceAll(/;[^/]*/g, ''))])]
+}
+
+function takesTheSame (a: DefaultsPlan, b: DefaultsPlan): boolean {
+  const isSame = (these: readonly Placement[], those: readonly Placement[]) => these.length === those.length && these.every((placement, i) => placement === those[i])
+  return isSame(a.body, b.body) && isSame(a.query, b.query)
 }
 
 /** The value itself, or the one that its local `$ref` leads to. */
@@ -110,28 +126,6 @@ function bodySchema (requestBody: unknown): object | undefined {
   if (!isObject(requestBody) || !isObject(requestBody.content)) return undefined
   const content = Object.entries(requestBody.content).filter(([mediaType]) => isJson(mediaType) || /^(\*|application)\/\*/.test(mediaType))
   return { content: Object.fromEntries(content) }
-}
-
-/**
- * `/files/{name}.json` as the router writes it. A segment with a parameter is matched as a whole, by an expression: a
- * parameter is never empty, which the router's own may be.
- */
-function toRoute (template: string): string {
-  return template.split('/').map((segment, index) => {
-    const parts = segment.split(/(\{[^{}]+\})/)
-    if (parts.length === 1 && !segment.includes('*')) return decode(segment).replaceAll(':', '::')
-    return `:p${index}(^${parts.map((part, i) => i % 2 === 1 ? parameter(i, parts) : escape(decode(part))).join('')}$)`
-  }).join('/')
-}
-
-/** Of several parameters of a segment each but the last ends where the text after it begins: nothing is tried twice. */
-function parameter (i: number, parts: readonly string[]): string {
-  const next = decode(parts[i + 1]!).charAt(0)
-  return i === parts.length - 2 || next === '' ? '.+' : `[^${escape(next)}]+`
-}
-
-function escape (text: string): string {
-  return text.replaceAll(/[.*+?^${}()|[\]\\-]/g, '\\$&')
 }
 
 function serverPath ({ url, variables = {} }: { url?: unknown, variables?: Record<string, { default?: unknown }> }, upstream: URL): string {

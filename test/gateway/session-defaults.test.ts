@@ -79,6 +79,18 @@ t.test('the upstream\'s document says which operation takes which, in body and q
       '/none': { post: {} },
       '/delete': { delete: bodyOf(takes('chain')), get: bodyOf(takes('chain')) },
       '/{a}-{b}--{c}{d}^x': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
+      '/jobs/{id}': { post: bodyOf(takes('chain')) },
+      '/jobs/{id}:pause': { post: {} },
+      '/jobs/{id}.json': { post: bodyOf(takes('chain', 'privacyLevel')) },
+      '/top/{slug}': { get: {} },
+      '/top/quote': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
+      '/top/a/b': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
+      '/part/{a}v{b}': { post: bodyOf(takes('chain')) },
+      '/compare/{base}...{head}': { post: bodyOf(takes('chain')) },
+      '/compare/{basehead}': { post: {} },
+      '/slash': { post: bodyOf(takes('chain')) },
+      '/slash/': { post: bodyOf(takes('privacyLevel')) },
+      ...Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`/many/{id}:verb${i}`, { post: i === 39 ? bodyOf(takes('chain')) : {} }])),
       '/same/{x}': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
       '/same/{y}': { get: {} },
       '/item': { $ref: '#/components/pathItems/Item' },
@@ -109,6 +121,16 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('PATCH', '/transfers/7', '{"a":1}'), ['/transfers/7?privacyLevel=shielded', '{"chain":"near","a":1}', 'chain, privacyLevel'], 'body and query string')
     t.strictSame(await outcome('GET', '/transfers/special'), ['/transfers/special?chain=near', '', 'chain'], 'the literal path before the template')
     t.strictSame(await outcome('POST', '/jobs/1:cancel', '{}'), ['/jobs/1:cancel', '{"privacyLevel":"shielded"}', 'privacyLevel'])
+    t.strictSame(await outcome('POST', '/jobs/1', '{}'), ['/jobs/1', '{"chain":"near"}', 'chain'], 'the template of which the most is literal')
+    t.strictSame(await outcome('POST', '/jobs/1:pause', '{}'), ['/jobs/1:pause', '{}', undefined])
+    t.strictSame(await outcome('POST', '/jobs/1.json', '{}'), ['/jobs/1.json', '{"chain":"near","privacyLevel":"shielded"}', 'chain, privacyLevel'])
+    t.strictSame(await outcome('POST', '/compare/a...b', '{}'), ['/compare/a...b', '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('POST', '/compare/a', '{}'), ['/compare/a', '{}', undefined])
+    t.strictSame(await outcome('POST', '/slash', '{}'), ['/slash', '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('POST', '/slash/', '{}'), ['/slash/', '{"privacyLevel":"shielded"}', 'privacyLevel'])
+    t.strictSame(await outcome('POST', '/many/1:verb39', '{}'), ['/many/1:verb39', '{"chain":"near"}', 'chain'])
+    for (const path of ['/MANY/1:VERB39/', '/PART/1V2', '/part%2F1v2', '/Part%2f1v2;a']) t.strictSame(await outcome('POST', path, '{}'), [path, '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('GET', '/top/other'), ['/top/other', '', undefined])
     t.strictSame(await outcome('GET', '/files/a.b/*/x'), ['/files/a.b/*/x?chain=near', '', 'chain'])
     t.strictSame(await outcome('GET', '/a:b%20c/100%25'), ['/a:b%20c/100%25?chain=near', '', 'chain'])
     t.strictSame(await outcome('GET', '/1-2--34^x'), ['/1-2--34^x?chain=near', '', 'chain'])
@@ -123,8 +145,11 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('POST', '/unknown', '{}'), ['/unknown', '{"chain":"near","privacyLevel":"shielded"}', 'chain, privacyLevel'], 'what is not described takes all but the secret ones')
     for (const path of ['/Transfers', '/transfers/', '/transfers//']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'spelt otherwise, as many frameworks take it')
     for (const path of ['/transfers;a=1', '/Transfers;a=1;b/']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'with parameters of a segment, as servers of Java take it')
-    const ambiguous = await exchange(port, { path: '/transfers/special;a=1', headers: withSession })
-    t.strictSame([ambiguous.status, ambiguous.json().error], [400, { code: 'VALIDATION_ERROR', message: 'The request is not valid: url could be for two operations; encode the semicolon as %3B, or leave it out with what follows', details: [{ field: 'url', reason: 'could be for two operations; encode the semicolon as %3B, or leave it out with what follows' }] }])
+    for (const path of ['/transfers/special;a=1', '/transfers/SPECIAL', '/top/Quote', '/top/a%2Fb', '/top/a%2fb;c', '/jobs/1:CANCEL']) {
+      const ambiguous = await exchange(port, { method: path.startsWith('/jobs') ? 'POST' : 'GET', path, headers: withSession })
+      const reason = 'could be for two operations that take different defaults, for servers differ over capital letters, %2F and semicolons; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
+      t.strictSame([ambiguous.status, ambiguous.json().error], [400, { code: 'VALIDATION_ERROR', message: `The request is not valid: url ${reason}`, details: [{ field: 'url', reason }] }], path)
+    }
     t.strictSame(await outcome('GET', '/transfers/7;a=1'), ['/transfers/7;a=1?privacyLevel=shielded', '', 'privacyLevel'])
     t.equal((await exchange(port, { method: 'HEAD', path: '/transfers', headers: withSession })).headers['x-session-applied'], 'chain')
     t.equal(received.at(-1)!.url, '/transfers?chain=near')
