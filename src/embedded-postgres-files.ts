@@ -100,12 +100,14 @@ function initialise ({ binaries, home, data, account, durable }: { binaries: str
   }
   const unfinished = mkdtempSync(join(home, prefix))
   own(unfinished, account)
-  const { status, stderr } = spawnSync(join(binaries, 'bin', 'initdb'), [
+  const { error, status, stderr } = spawnSync(join(binaries, 'bin', 'initdb'), [
     '--pgdata', unfinished, '--username', superuser, '--auth', 'trust', '--encoding', 'UTF8', '--locale', 'C', '--no-instructions',
     ...(durable ? [] : ['--no-sync'])
   ], { ...account, cwd: unfinished, encoding: 'utf8' })
   if (status !== 0) {
     rmSync(unfinished, { recursive: true })
+    // As on Alpine, for whose libraries the binaries are not made.
+    if (error) throw new EmbeddedPostgresError(`The embedded PostgreSQL cannot be run on this system: ${error.message}. Set DATABASE_URL to a PostgreSQL of yours.`)
     throw new EmbeddedPostgresError(`The embedded PostgreSQL could not make its database in ${home}: ${String(stderr).trim()}`)
   }
   try {
@@ -124,16 +126,24 @@ export function removeUnusedSocketDir ({ home, socketDir }: Files): void {
   if (socketDir !== nearSocketDir(home)) rmSync(socketDir, { recursive: true, force: true })
 }
 
+/** Removes the directory of a server that has ended, unless somebody else has made it, who had started the server by hand. */
+export function removeSocketDir (home: string, dir: string): void {
+  if (dir === nearSocketDir(home) || dir.startsWith(farSocketDirs())) rmSync(dir, { recursive: true, force: true })
+}
+
 const nearSocketDir = (home: string) => join(home, 'socket')
 
 function prepareSocketDir (home: string, account: Account): string {
   const near = nearSocketDir(home)
-  const dir = near.length <= maxSocketDir ? near : mkdtempSync(join(tmpdir(), 'sipher-sessions-'))
+  const dir = near.length <= maxSocketDir ? near : mkdtempSync(farSocketDirs())
   mkdirSync(dir, { recursive: true })
   own(dir, account)
   chmodSync(dir, 0o700)
   return dir
 }
+
+/** The beginning of the paths of those that are made where a socket near the data would have too long a path. */
+const farSocketDirs = () => join(tmpdir(), 'sipher-sessions-')
 
 const stagingFolder = '/var/lib/sipher-sessions'
 

@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
-import { dataFolders, EmbeddedPostgresError, locateBinaries, port, prepareFiles, removeUnusedSocketDir, superuser, type Files } from './embedded-postgres-files.js'
+import { dataFolders, EmbeddedPostgresError, locateBinaries, port, prepareFiles, removeSocketDir, removeUnusedSocketDir, superuser, type Files } from './embedded-postgres-files.js'
 
 export { EmbeddedPostgresError }
 
@@ -66,7 +66,7 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
     async stop () {
       await owner.end()
       await stopServer(server.pid, files.data)
-      rmSync(server.socketDir, { recursive: true, force: true })
+      removeSocketDir(files.home, server.socketDir)
     }
   }
 }

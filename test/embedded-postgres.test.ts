@@ -58,6 +58,24 @@ t.test('the file of a server that was killed while it started is in nobody\'s wa
   await second.stop()
 })
 
+t.test('of a server that somebody has started by hand no directory is removed but those of ours', async t => {
+  const dataDir = createDir(t)
+  const first = await startEmbeddedPostgres({ dataDir, durable: false })
+  await first.stop()
+  const data = join(dataDir, 'postgres')
+  const sockets = createDir(t)
+  chmodSync(sockets, 0o777)
+  writeFileSync(join(sockets, 'precious'), '')
+  const { uid, gid } = statSync(data)
+  const started = spawnSync(join(locateBinaries(`${process.platform}-${process.arch}`), 'bin', 'pg_ctl'),
+    ['start', '-D', data, '-w', '-l', join(data, 'by-hand.log'), '-o', `-k ${sockets} -p 5432 -c listen_addresses=`], { uid, gid, cwd: data, stdio: 'ignore' })
+  t.equal(started.status, 0)
+  const second = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.match(second.connectionString, encodeURIComponent(sockets), 'it is taken over')
+  await second.stop()
+  t.strictSame(readdirSync(sockets), ['precious'])
+})
+
 t.test('a path too long for a socket gets one elsewhere, and a path by another name is the same place', async t => {
   const dir = createDir(t)
   const temporary = createDir(t)
@@ -120,6 +138,11 @@ t.test('what goes wrong is told in a sentence', async t => {
     message: `The embedded PostgreSQL could not make its database in ${join(broken, 'data')}: no space left`
   })
   t.strictSame(readdirSync(join(broken, 'data')), [], 'nothing is left of the attempt')
+  writeFileSync(join(broken, 'bin', 'initdb'), '#!/no/such/loader\n')
+  await t.rejects(startEmbeddedPostgres({ dataDir: join(broken, 'data'), binaries: broken }), {
+    name: 'EmbeddedPostgresError',
+    message: /^The embedded PostgreSQL cannot be run on this system: .* ENOENT\. Set DATABASE_URL to a PostgreSQL of yours\.$/
+  }, 'as on a system with other libraries')
 
   // A directory that is there, and takes nothing from anybody.
   await t.rejects(startEmbeddedPostgres({ dataDir: '/proc' }), {
