@@ -1,5 +1,4 @@
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
-import { destination, type DestinationStream } from 'pino'
 import { decode } from './decode.js'
 
 /**
@@ -58,37 +57,4 @@ export class RequestLog extends LogController {
     if (error) reply.log.error({ ...fields, err: error }, 'request')
     else reply.log.info(fields, 'request')
   }
-}
-
-/** How long lines are gathered before they are written, in milliseconds. */
-const gatherMs = 10
-
-let output: DestinationStream | undefined
-
-/**
- * Where the log goes by default: standard output, in one write for the lines of 10 ms. A write is done by a thread, which keeps
- * the event loop from waiting for whoever reads the log; to wake the thread for each would cost a fifth of a request's processor
- * time. What is left when the process exits is written then.
- */
-export function standardOutput (): DestinationStream {
-  if (output) return output
-  const stdout = destination({ fd: 1, sync: false })
-  let lines = ''
-  const flush = () => {
-    const text = lines
-    lines = ''
-    if (text !== '') stdout.write(text)
-  }
-  process.on('exit', () => {
-    flush()
-    stdout.flushSync()
-  })
-  output = {
-    write (line) {
-      // Nothing is kept alive for it.
-      if (lines === '') setTimeout(flush, gatherMs).unref()
-      lines += line
-    }
-  }
-  return output
 }

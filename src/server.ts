@@ -5,8 +5,8 @@ import { createDemoKeys, demoMessage } from './demo-keys.js'
 import { embeddedEncryptionKey } from './embedded-encryption-key.js'
 import { startEmbeddedPostgres, type EmbeddedPostgres } from './embedded-postgres.js'
 import { explainError } from './explain-error.js'
-import { standardOutput } from './logging.js'
 import { createService } from './service.js'
+import { standardOutput } from './standard-output.js'
 
 /** How long running requests get to finish once the process is told to end, in milliseconds. */
 const drainTimeoutMs = 10_000

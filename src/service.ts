@@ -8,10 +8,11 @@ import { drainConnections } from './drain.js'
 import sipherSessions from './index.js'
 import { ApiError, validationError } from './errors.js'
 import { gateway, type UpstreamOptions } from './gateway/index.js'
-import { loggerOptions, RequestLog, standardOutput } from './logging.js'
+import { loggerOptions, RequestLog } from './logging.js'
 import { sendError, sendNotFound } from './plugins/error-handler.js'
 import { presetDefaults } from './schemas/session.js'
 import { securityHeaders } from './security-headers.js'
+import { standardOutput } from './standard-output.js'
 
 export interface ServiceOptions extends AppOptions {
   /** @default 'info' */
