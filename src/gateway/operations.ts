@@ -107,7 +107,7 @@ function followReferences (value: unknown, document: OpenApiDocument, foreign: S
   const seen = new Set<unknown>()
   while (isObject(value) && typeof value.$ref === 'string' && !seen.has(value)) {
     seen.add(value)
-    value = resolveReference(value.$ref, document, id => { foreign.add(id) }).schema
+    value = resolveReference(value.$ref, { root: document, document }, id => { foreign.add(id) }).schema
   }
   return value
 }

@@ -100,7 +100,9 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const unread = new Set(names)
     let count = 0
     for (const { route, instance, ownValidator } of routes) {
-      const plan = makePlan(route, instance, placements)
+      const lost = new Set<string>()
+      const plan = makePlan(route, instance, placements, lost)
+      if (lost.size > 0) warnOfLost(fastify.log, route, lost)
       // A validator of the host's own may not know JSON Schema; a route that has the properties has shown that it does.
       if (!plan.undescribed || !ownValidator) documentHeader(route, plan)
       if (route.config?.sessionsApi) continue
@@ -222,12 +224,24 @@ export function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): 
   log.warn({ defaults: list }, `No route takes these session defaults: ${list}. Give a route's schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).`)
 }
 
-function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[]): RoutePlan {
+/** Tells of schemas that only a validator of the host's own can find. */
+function warnOfLost (log: FastifyBaseLogger, { method, url }: RouteOptions, references: Iterable<string>): void {
+  const list = [...references].join(', ')
+  log.warn({ references: list }, `The schemas of ${String(method)} ${url} refer to ${list}, which Fastify does not have: what these take of a session's defaults is not known, and not filled in. Give them to Fastify (addSchema).`)
+}
+
+/** @param lost is given the ids of schemas that are referred to and not found */
+function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[], lost = new Set<string>()): RoutePlan {
   const selection = route.config?.sessionDefaults ?? true
   const selected = placements.filter(({ name }) => Array.isArray(selection) ? selection.includes(name) : selection === true)
   const schema = route.schema
   const querystring = schema?.querystring ?? (schema as { query?: unknown } | undefined)?.query
-  const plan = planDefaults(selected, schema?.body, querystring, id => instance.getSchema(id))
+  const getSchema = (id: string) => {
+    const found = instance.getSchema(id)
+    if (found === undefined) lost.add(id)
+    return found
+  }
+  const plan = planDefaults(selected, schema?.body, querystring, getSchema)
   return { ...plan, bodyNames: [...new Set(plan.body.map(({ name }) => name))].join(', ') }
 }
 

@@ -3,10 +3,11 @@ import { eachItem, type PathStep } from '../fill-defaults.js'
 /** Finds a shared schema by its `$id`, as Fastify's `getSchema` does. */
 export type GetSchema = (id: string) => unknown
 
-/** A schema and the document that its local references (`#/…`) are resolved in. */
+/** A schema, what its local references (`#/…`) are resolved in, and the document of both, whose ids it may refer to. */
 interface Node {
   schema: unknown
   root: unknown
+  document: unknown
 }
 
 /**
@@ -18,7 +19,7 @@ interface Node {
  * @param root the document that holds the schema, where that is not the schema itself
  */
 export function hasPath (schema: unknown, path: readonly PathStep[], getSchema: GetSchema, root: unknown = schema): boolean {
-  let nodes: Node[] = [{ schema, root }]
+  let nodes: Node[] = [{ schema, root, document: root }]
   for (const step of path) nodes = nodes.flatMap(node => follow(node, step, getSchema))
   return nodes.length > 0
 }
@@ -27,27 +28,28 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
   const found: Node[] = []
   const visited = new Set<unknown>()
 
-  function visit ({ schema, root }: Node): void {
+  function visit ({ schema, root: outer, document }: Node): void {
     if (!isObject(schema) || visited.has(schema)) return
     visited.add(schema)
-    if (typeof schema.$ref === 'string') visit(resolveReference(schema.$ref, root, getSchema))
+    const root = typeof schema.$id === 'string' && !schema.$id.startsWith('#') ? schema : outer
+    if (typeof schema.$ref === 'string') visit(resolveReference(schema.$ref, { root, document }, getSchema))
     if (step === eachItem) {
-      if (isObject(schema.items)) found.push({ schema: schema.items, root })
+      if (isObject(schema.items)) found.push({ schema: schema.items, root, document })
     } else if (isObject(schema.properties) && Object.hasOwn(schema.properties, step)) {
-      found.push({ schema: schema.properties[step], root })
+      found.push({ schema: schema.properties[step], root, document })
     }
     for (const keyword of ['allOf', 'anyOf', 'oneOf']) {
       const parts = schema[keyword]
-      if (Array.isArray(parts)) parts.forEach(part => visit({ schema: part, root }))
+      if (Array.isArray(parts)) parts.forEach(part => visit({ schema: part, root, document }))
     }
-    for (const keyword of ['then', 'else']) visit({ schema: schema[keyword], root })
+    for (const keyword of ['then', 'else']) visit({ schema: schema[keyword], root, document })
     for (const keyword of ['dependencies', 'dependentSchemas']) {
       const dependents = schema[keyword]
-      if (isObject(dependents)) Object.values(dependents).forEach(part => visit({ schema: part, root }))
+      if (isObject(dependents)) Object.values(dependents).forEach(part => visit({ schema: part, root, document }))
     }
     if (isObject(schema.content)) {
       for (const media of Object.values(schema.content)) {
-        if (isObject(media)) visit({ schema: media.schema, root: root === schema ? media.schema : root })
+        if (isObject(media)) visit(root === schema ? { schema: media.schema, root: media.schema, document: media.schema } : { schema: media.schema, root, document })
       }
     }
   }
@@ -56,15 +58,47 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
   return found
 }
 
-export function resolveReference (reference: string, root: unknown, getSchema: GetSchema): Node {
-  const [id, ...fragment] = reference.split('#')
-  const document = id === '' ? root : getSchema(id!)
-  let schema = document
-  for (const step of fragment.join().split('/').slice(1)) {
+/**
+ * What a reference leads to: a JSON pointer (`#/…`), an anchor (`#name`) or a whole schema, by the `$id` of one that is embedded in the
+ * document, as TypeBox's modules have them, or of a shared one.
+ *
+ * @param from the root and the document of the schema that refers
+ */
+export function resolveReference (reference: string, from: Pick<Node, 'root' | 'document'>, getSchema: GetSchema): Node {
+  const [id = '', ...rest] = reference.split('#')
+  const fragment = rest.join('#')
+  const embedded = id === '' ? from.root : namedIn(from.document).get(id)
+  const root = embedded ?? getSchema(id)
+  const document = embedded === undefined ? root : from.document
+  if (fragment !== '' && !fragment.startsWith('/')) return { schema: namedIn(root).get(`#${decodeURIComponent(fragment)}`), root, document }
+  let schema = root
+  for (const step of fragment.split('/').slice(1)) {
     if (!isObject(schema)) break
     schema = schema[decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')]
   }
-  return { schema, root: document }
+  return { schema, root, document }
+}
+
+const names = new WeakMap<object, ReadonlyMap<string, unknown>>()
+
+/** The schemas in a document that have a name of their own, by their `$id`s, and by their anchors with the number sign before. */
+function namedIn (document: unknown): ReadonlyMap<string, unknown> {
+  if (!isObject(document)) return new Map()
+  const known = names.get(document)
+  if (known) return known
+  const named = new Map<string, unknown>()
+  const visited = new Set<unknown>()
+  const visit = (value: unknown) => {
+    if (!isObject(value) || visited.has(value)) return
+    visited.add(value)
+    const { $id, $anchor } = value
+    if (typeof $id === 'string') named.set($id.replace(/#$/, ''), value)
+    if (typeof $anchor === 'string') named.set(`#${$anchor}`, value)
+    Object.values(value).forEach(visit)
+  }
+  visit(document)
+  names.set(document, named)
+  return named
 }
 
 function isObject (value: unknown): value is Record<string, unknown> {

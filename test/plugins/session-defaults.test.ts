@@ -388,7 +388,19 @@ t.test('at the start a warning names the defaults that no route takes', async t 
   }), ['No route takes these session defaults: rpcProvider, backend, defaultViewingKey. Give a route\'s schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).'])
   t.strictSame(await warningsOf(host => { host.post('/all', handler) }), [], 'a route without a schema takes all')
   t.strictSame(await warningsOf(host => { host.get('/own', { config: { sessionDefaults: () => [] } }, handler) }), [], 'a function may take all')
+  t.strictSame(await warningsOf(host => {
+    host.post('/all', handler)
+    host.post('/own', { validatorCompiler: () => () => true, schema: { body: { $ref: 'elsewhere#' } } }, handler)
+  }), ['The schemas of POST /own refer to elsewhere, which Fastify does not have: what these take of a session\'s defaults is not known, and not filled in. Give them to Fastify (addSchema).'])
   t.strictSame(await warningsOf(() => {}), [], 'an app without routes of its own takes none, and needs no telling')
+})
+
+t.test('a module of schemas takes the values that the one of them has', async t => {
+  const module = Type.Module({ Chain: String(), Transfer: Obj({ amount: Number(), chain: Optional(Type.Ref('Chain')) }) })
+  const { send } = await startHost(t, host => {
+    host.post('/module', { schema: { body: module.Import('Transfer') } }, async request => request.body)
+  })
+  t.strictSame(await send({ method: 'POST', url: '/module', payload: { amount: 1 } }), { status: 200, applied: 'chain', body: { amount: 1, chain: 'near' } })
 })
 
 t.test('a route can take the values in its own way', async t => {

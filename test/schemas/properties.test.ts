@@ -16,6 +16,21 @@ t.test('a reference that leads nowhere or in a circle has no properties of its o
   t.notOk(has({ properties: {} }, 'toString'), 'what every object has is no property')
 })
 
+t.test('a reference may name a schema in the document by its id or its anchor', async t => {
+  const schemas: Record<string, unknown> = { shared: { $id: 'shared', definitions: { a: { $anchor: 'a', properties: { x: {} } } } } }
+  const has = (schema: unknown, ...path: string[]) => hasPath(schema, path, id => schemas[id])
+  const x = { properties: { x: {} } }
+  t.ok(has({ $ref: 'in', $defs: { in: { $id: 'in', ...x } } }, 'x'))
+  t.ok(has({ $ref: 'in#/definitions/b', $defs: [{ $id: 'in#', definitions: { b: x } }] }, 'x'))
+  t.ok(has({ $ref: 'one', $defs: { one: { $id: 'one', properties: { o: { $ref: 'two' } } }, two: { $id: 'two', ...x } } }, 'o', 'x'), 'also from within another')
+  t.ok(has({ $ref: '#t', definitions: { t: { $id: '#t', ...x } } }, 'x'))
+  t.ok(has({ $ref: '#t%20u', definitions: { t: { $anchor: 't u', ...x } } }, 'x'))
+  t.ok(has({ $ref: 'shared#a' }, 'x'))
+  t.ok(has({ properties: { o: { $id: 'in', $ref: '#/definitions/b', definitions: { b: x } } } }, 'o', 'x'), 'what has an id is the root of what is in it')
+  t.notOk(has({ $ref: '#u', definitions: { t: { $anchor: 't', ...x } } }, 'x'))
+  t.notOk(has({ $ref: 'missing#u' }, 'x'))
+})
+
 t.test('a path leads through properties and items, wherever they are described', async t => {
   const schemas: Record<string, unknown> = { item: { anyOf: [{ properties: { chain: true } }, { type: 'null' }] } }
   const has = (schema: unknown, ...path: (string | typeof eachItem)[]) => hasPath(schema, path, id => schemas[id])
