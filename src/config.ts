@@ -85,7 +85,7 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
   return {
     host: variables.HOST,
     port: variables.PORT,
-    databaseUrl: variables.DATABASE_URL,
+    databaseUrl: parseDatabaseUrl(variables.DATABASE_URL),
     pooler: variables.DATABASE_POOLER,
     dataDir: variables.DATA_DIR,
     adminKey: variables.ADMIN_API_KEY,
@@ -103,6 +103,14 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
     auditRetentionDays: variables.AUDIT_RETENTION_DAYS,
     upstream: parseUpstream(variables)
   }
+}
+
+function parseDatabaseUrl (url: string | undefined): string | undefined {
+  // The driver takes one without a host as well, which is then in the query string.
+  if (url !== undefined && !URL.canParse(url) && !URL.canParse(url.replace('@/', '@host/'))) {
+    throw new ConfigError('DATABASE_URL is no URL such as postgres://user:password@host:5432/database. In its user name and password, characters such as / # ? @ % are percent-encoded: %2F for /.')
+  }
+  return url
 }
 
 function parseUpstream (variables: Variables): UpstreamOptions | undefined {
@@ -148,7 +156,7 @@ function parseProxies (list: string | undefined): string[] | undefined {
     const [address = '', bits, ...rest] = proxy.split('/')
     const version = isIP(address)
     const valid = version !== 0 && rest.length === 0 &&
-      (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128)))
+      (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) >= 1 && Number(bits) <= (version === 4 ? 32 : 128)))
     if (!valid) throw new ConfigError(`TRUST_PROXY holds ${JSON.stringify(proxy)}. ${Environment.properties.TRUST_PROXY.description}`)
   }
   return proxies

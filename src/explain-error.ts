@@ -17,6 +17,11 @@ export function explainError (error: unknown): string {
   if (code === '08P01' && message.startsWith('unsupported startup parameter')) {
     return `DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for (${message}). Set DATABASE_POOLER=transaction.`
   }
+  if (code === '42501') {
+    return `The user of DATABASE_URL may not do what is needed (${message}). Migrate as one who may make tables (npx sipher-sessions migrate), and let this one use all that is in the schema sipher_sessions.`
+  }
+  // What the driver says itself has no code.
+  if (/connection timeout|timeout exceeded when trying to connect/.test(message)) return `The database of DATABASE_URL cannot be used: nothing answers there (${message})`
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that
   // does not exist, or a wrong password.
   if (syscall === 'connect' || syscall === 'getaddrinfo' || /^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`

@@ -42,6 +42,8 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
   client.on('error', ignore)
   let failed: Error | undefined
   try {
+    // Who may make no tables can start all the same where there are none to make.
+    if (await readVersionIfAny(client) === migrations.at(-1)!.version) return
     await client.query('begin')
     // The pool's own limit is meant for requests; building an index over a large table takes its time.
     await client.query('set local statement_timeout = 0')
@@ -82,6 +84,19 @@ async function readVersion (database: Queryable): Promise<number> {
   return rows[0]!.version
 }
 
+/** The same; 0 where there are no tables yet. */
+async function readVersionIfAny (database: Queryable): Promise<number> {
+  return readVersion(database).catch((error: unknown) => {
+    if (isMissing(error)) return 0
+    throw error
+  })
+}
+
+/** Whether it says that there is no such table. */
+function isMissing (error: unknown): boolean {
+  return (error as { code?: string }).code === '42P01'
+}
+
 /**
  * Resolves when the database's schema is at least the one that this code needs.
  *
@@ -91,8 +106,7 @@ export async function checkSchemaVersion (database: Queryable): Promise<void> {
   const newest = (await listMigrations()).at(-1)!.version
   const current = await readVersion(database).catch((error: unknown) => {
     const { cause = error } = error as { cause?: unknown }
-    // There is no such table.
-    if ((cause as { code?: string }).code !== '42P01') throw error
+    if (!isMissing(cause)) throw error
     throw new SchemaVersionError('The database has no tables of sipher-sessions yet. Run: npx sipher-sessions migrate')
   })
   if (current < newest) {

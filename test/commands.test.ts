@@ -151,6 +151,7 @@ t.test('a wrong command line is a sentence on standard error, exit code 2, and n
     [['keys', 'create', '--tier', 'gold', '--name', 'x'], '--tier is one of free, pro, enterprise.'],
     [['keys', 'create', '--tier', 'pro', '--name', ''], '--name takes 1 to 100 characters, none of them a control character.'],
     [[...create, '--expires-at', 'tomorrow'], '--expires-at takes a time such as 2030-12-31T23:59:59Z, not "tomorrow".'],
+    [[...create, '--expires-at', '2030-02-30'], '--expires-at takes a time such as 2030-12-31T23:59:59Z, not "2030-02-30".'],
     [[...create, '--expires-at', '2030-13-01'], '--expires-at takes a time such as 2030-12-31T23:59:59Z, not "2030-13-01".'],
     [[...create, '--expires-in', '90'], '--expires-in takes a duration such as 90s, 15m, 1h or 90d, not "90".'],
     [[...create, '--expires-in', '999999999d'], 'A key expires between 1970 and the end of the year 9999.'],

@@ -129,9 +129,13 @@ t.test('what is wrong is named, all of it at once', async t => {
     t.equal(message({ ADMIN_API_KEY: key }), 'ADMIN_API_KEY must match pattern "^\\S(.*\\S)?$". The admin key, without blanks around it. Without it the admin operations answer 503.', JSON.stringify(key))
   }
   t.equal(loadConfig({ ADMIN_API_KEY: 'a phrase of words' }).adminKey, 'a phrase of words')
-  for (const proxy of ['true', '1', 'loopback', '10.0.0.0/33', '::1/129', '10.0.0.1/8/8', '10.0.0.0/']) {
+  for (const proxy of ['true', '1', 'loopback', '10.0.0.0/33', '0.0.0.0/0', '::/0', '::1/129', '10.0.0.1/8/8', '10.0.0.0/']) {
     t.match(message({ TRUST_PROXY: `127.0.0.1,${proxy}` }), `TRUST_PROXY holds "${proxy}". Addresses and CIDR ranges of proxies`)
   }
+  for (const url of ['postgres://user:a/b@host/db', 'postgres://user:a#b@host/db', 'postgres://user:a?b@host/db', 'postgres://host:port/db']) {
+    t.equal(message({ DATABASE_URL: url }), 'DATABASE_URL is no URL such as postgres://user:password@host:5432/database. In its user name and password, characters such as / # ? @ % are percent-encoded: %2F for /.', url)
+  }
+  for (const url of ['postgres://user@/db?host=/run/postgresql', 'postgresql:///db', 'postgres://user:a%2Fb@[::1]:1/db']) t.equal(loadConfig({ DATABASE_URL: url }).databaseUrl, url)
   for (const origin of ['app.example.com', 'https://app.example.com/', 'https://app.example.com/path']) {
     t.match(message({ CORS_ORIGINS: origin }), `CORS_ORIGINS holds "${origin}", which is no origin such as https://app.example.com.`)
   }

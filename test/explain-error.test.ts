@@ -13,6 +13,9 @@ t.test('what the user can mend is a sentence', async t => {
   t.equal(explainError(withCode('EACCES', 'connect EACCES /run/.s.PGSQL.5432', 'connect')), 'The database of DATABASE_URL cannot be used: connect EACCES /run/.s.PGSQL.5432')
   t.equal(explainError(withCode('ECONNREFUSED', '')), 'The database of DATABASE_URL cannot be used: ECONNREFUSED')
   t.equal(explainError(withCode('28P01', 'wrong password')), 'The database of DATABASE_URL cannot be used: wrong password')
+  t.equal(explainError(new Error('Connection terminated due to connection timeout')), 'The database of DATABASE_URL cannot be used: nothing answers there (Connection terminated due to connection timeout)')
+  t.equal(explainError(withCode('42501', 'permission denied for database x')), 'The user of DATABASE_URL may not do what is needed (permission denied for database x). Migrate as one who may make tables ' +
+    '(npx sipher-sessions migrate), and let this one use all that is in the schema sipher_sessions.')
   t.equal(explainError(withCode('08P01', 'unsupported startup parameter: statement_timeout')), 'DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for ' +
     '(unsupported startup parameter: statement_timeout). Set DATABASE_POOLER=transaction.')
 })

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs'
 import t from 'tap'
 import { migrate } from '../src/migrate.js'
-import { createDatabase, createPool, createProxy, startService } from './helpers.js'
+import { createDatabase, createKey, createPool, createProxy, createSession, startService } from './helpers.js'
 
 const files = readdirSync('migrations').sort()
 
@@ -30,6 +30,27 @@ t.test('a schema that a newer release made is refused with a sentence', async t 
     message: `The database schema is at version 9999, but this release knows versions up to ${Number(files.at(-1)!.slice(0, 4))} only: ` +
       'a newer release of sipher-sessions has migrated it. Start that release, or restore the database from before.'
   })
+})
+
+t.test('a user who may make no tables starts where there are none to make', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const owner = createPool(t, connectionString)
+  const { rows: [{ role }] } = await owner.query('select \'app_\' || current_database() as role')
+  await owner.query(`create role "${role}" login`)
+  t.teardown(async () => {
+    await owner.query(`drop owned by "${role}"; drop role "${role}"`)
+  })
+  const url = new URL(connectionString.replace('@/', '@host/'))
+  url.username = role
+  const asUser = url.href.replace('@host/', '@/')
+  await t.rejects(migrate(createPool(t, asUser)), { code: '42501' })
+  await migrate(owner)
+  await t.rejects(migrate(createPool(t, asUser)), { code: '42501' }, 'nor look')
+  await owner.query(`grant usage on schema sipher_sessions to "${role}"; grant select, insert, update, delete on all tables in schema sipher_sessions to "${role}"; grant usage on all sequences in schema sipher_sessions to "${role}"`)
+  await migrate(createPool(t, asUser))
+  const { service } = await startService(t, { connectionString: asUser })
+  const { key } = await createKey(service)
+  t.ok(await createSession(service, key))
 })
 
 t.test('a migration that is cut off leaves nothing behind, and the next one does it all', async t => {

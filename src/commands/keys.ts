@@ -149,9 +149,15 @@ const wrongFields: Record<string, string> = {
 
 function readTime (text: string): number {
   // A day alone is midnight UTC; a time without a zone would be this machine's, which the reader cannot know.
-  const time = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d))?$/.test(text) ? Date.parse(text) : NaN
+  const time = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d))?$/.test(text) && isDay(text.slice(0, 10)) ? Date.parse(text) : NaN
   if (Number.isNaN(time)) throw new UsageError(`--expires-at takes a time such as 2030-12-31T23:59:59Z, not ${JSON.stringify(text)}.`)
   return time
+}
+
+/** Whether there is such a day: of the 30th of February Date.parse makes the 2nd of March. */
+function isDay (text: string): boolean {
+  const time = Date.parse(text)
+  return !Number.isNaN(time) && new Date(time).toISOString().startsWith(text)
 }
 
 function readMetadata (text: string): unknown {
