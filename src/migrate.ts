@@ -42,15 +42,16 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
   client.on('error', ignore)
   let failed: Error | undefined
   try {
-    // Who may make no tables can start all the same where there are none to make.
-    if (await readVersionIfAny(client) === migrations.at(-1)!.version) return
+    // Before the lock and the tables: who may make none can start all the same where there are none to make.
+    const newest = migrations.at(-1)!.version
+    const found = await readVersionIfAny(client)
+    if (found > newest) throw newerSchema(found, newest)
+    if (found === newest) return
     await client.query('begin')
     // The pool's own limit is meant for requests; building an index over a large table takes its time.
     await client.query('set local statement_timeout = 0')
     await client.query('select pg_advisory_xact_lock($1)', [lockKey])
     const current = await prepareVersionTable(client)
-    const newest = migrations.at(-1)!.version
-    if (current > newest) throw newerSchema(current, newest)
     for (const { version, name } of migrations.filter(migration => migration.version > current)) {
       await client.query(await readFile(new URL(name, folder), 'utf8'))
       await client.query('insert into sipher_sessions.migrations (version, name) values ($1, $2)', [version, name])

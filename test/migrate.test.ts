@@ -51,6 +51,8 @@ t.test('a user who may make no tables starts where there are none to make', asyn
   const { service } = await startService(t, { connectionString: asUser })
   const { key } = await createKey(service)
   t.ok(await createSession(service, key))
+  await owner.query('insert into sipher_sessions.migrations (version, name) values (9999, \'9999-future.sql\')')
+  await t.rejects(migrate(createPool(t, asUser)), { name: 'SchemaVersionError' }, 'and is told of a newer schema what others are')
 })
 
 t.test('a migration that is cut off leaves nothing behind, and the next one does it all', async t => {
