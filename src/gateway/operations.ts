@@ -50,6 +50,7 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
   }
 
   const prefixes = [...new Set([...(document.servers ?? []).map(server => serverPath(server, upstream)), basePath(upstream.pathname)])]
+  const literal = new Set(all.filter(isLiteral))
   const exact = createTemplateRouter(all)
   // Many frameworks take `/Quote/` for `/quote`; a request for it must not go without what `/quote` takes.
   const lenient = createTemplateRouter(all, { lenient: true })
@@ -67,7 +68,7 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
   /** What servers take the path for, the likeliest first. */
   function candidates (method: string, path: string): DefaultsPlan[] {
     const operation = lookUp(exact, method, path, prefix => path.startsWith(`${prefix}/`))
-    if (operation && isLiteral(operation)) return [operation.plan]
+    if (operation && literal.has(operation)) return [operation.plan]
     const other = lookUp(lenient, method, path, prefix => path.toLowerCase().startsWith(`${prefix}/`.toLowerCase()))
     return [operation, other].flatMap(found => found ? [found.plan] : [])
   }
