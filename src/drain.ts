@@ -36,9 +36,14 @@ export function drainConnections (service: FastifyInstance): void {
     if (draining) reply.header('connection', 'close')
     done()
   })
+  let drained: Promise<void> | undefined
   service.decorate('drain', async () => {
+    if (service.server.listening) drained ??= drain()
+    await drained
+  })
+
+  async function drain () {
     const { server } = service
-    if (!server.listening) return
     const goOn = await quietMoment(server)
     draining = true
     const stopped = stopListening(server)
@@ -48,7 +53,7 @@ export function drainConnections (service: FastifyInstance): void {
     await turn()
     // Such as browsers make in advance: as no request has ended on them, the HTTP server does not take them for idle.
     for (const socket of connections) if (socket.bytesRead === 0) socket.destroy()
-  })
+  }
 }
 
 async function stopListening (server: Server): Promise<void> {

@@ -66,6 +66,20 @@ t.test('a connection that nobody uses holds up the end for half a second, and wh
   t.ok(performance.now() - began < 400)
 })
 
+t.test('who asks for it again waits for the same end', async t => {
+  const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false })
+  await service.listen({ port: 0, host: '127.0.0.1' })
+  const idle = connect((service.server.address() as AddressInfo).port, '127.0.0.1')
+  t.teardown(() => { idle.destroy() })
+  await Promise.all([once(idle, 'connect'), once(service.server, 'connection')])
+  const ends: string[] = []
+  const first = service.drain().then(() => ends.push('first'))
+  while (service.server.listening) await new Promise(resolve => setImmediate(resolve))
+  await service.drain().then(() => ends.push('second'))
+  await first
+  t.strictSame(ends, ['first', 'second'])
+})
+
 t.test('who connects while the process has no rest is answered, or cannot connect', async t => {
   const service = await startBusyService(t)
   const { port } = service.server.address() as AddressInfo
