@@ -76,7 +76,8 @@ export function requestHeaders (options: HeaderOptions & { adminKey?: string | u
  * @param vary what the answer depends on for the service's own reasons
  */
 export function responseHeaders (headers: IncomingHttpHeaders, counted: boolean, vary: unknown): IncomingHttpHeaders {
-  const listed = (headers.connection ?? '').toLowerCase().split(',').map(name => name.trim())
+  // A list where the upstream sent several lines of it, whatever the type says.
+  const listed = [headers.connection ?? []].flat().join().toLowerCase().split(',').map(name => name.trim())
   const stripped = new Set([...hopByHop, ...listed, 'x-request-id', 'x-session-applied'])
   const kept = Object.entries(headers).filter(([name]) => !stripped.has(name) && !(counted && name.startsWith('ratelimit-')))
   return { ...Object.fromEntries(kept), vary: mergeVary(vary, headers.vary, 'X-API-Key, Authorization') }

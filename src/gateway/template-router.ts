@@ -78,10 +78,13 @@ function toExpression (segment: string, lenient: boolean): string {
   return parts.map((part, i) => i % 2 === 1 ? parameter(i, parts, lenient) : escape(decode(part), lenient)).join('')
 }
 
-/** Of several parameters of a segment each but the last ends where the text after it begins: nothing is tried twice. */
+/**
+ * Of several parameters of a segment each but the last ends where the text after it begins: nothing is tried twice. What a parameter
+ * stands for may have line breaks.
+ */
 function parameter (i: number, parts: readonly string[], lenient: boolean): string {
   const next = decode(parts[i + 1]!).charAt(0)
-  return i === parts.length - 2 || next === '' ? '.+' : `[^${escape(lenient ? next.toLowerCase() : next, false)}${lenient && /[a-z]/i.test(next) ? next.toUpperCase() : ''}]+`
+  return i === parts.length - 2 || next === '' ? '[^]+' : `[^${escape(lenient ? next.toLowerCase() : next, false)}${lenient && /[a-z]/i.test(next) ? next.toUpperCase() : ''}]+`
 }
 
 function escape (text: string, lenient: boolean): string {

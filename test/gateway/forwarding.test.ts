@@ -164,8 +164,9 @@ t.test('the upstream\'s answers pass through as they are', async t => {
       '/moved': [302, '', { location: '/elsewhere', 'set-cookie': ['a=1', 'b=2'] }],
       '/gzip': [200, gzipSync('text'), { 'content-encoding': 'gzip', 'content-type': 'text/plain' }],
       '/unchanged': [304, '', { etag: '"x"' }],
-      '/claims': [200, '', { 'x-request-id': 'own', 'x-session-applied': 'own', 'ratelimit-limit': '5', connection: 'x-hop', 'x-hop': '1', 'x-own': '1' }]
-    }[path!] as [number, string | Buffer, Record<string, string>]
+      '/claims': [200, '', { 'x-request-id': 'own', 'x-session-applied': 'own', 'ratelimit-limit': '5', connection: 'x-hop', 'x-hop': '1', 'x-own': '1' }],
+      '/twice': [200, '', { connection: ['keep-alive', 'X-Hop'], 'x-hop': '1', 'x-own': '1' }]
+    }[path!] as [number, string | Buffer, Record<string, string | string[]>]
     response.writeHead(status, { date: 'now', 'x-seen': String(headers['x-principal-id'] !== undefined), ...own }).end(body)
   })
   const { port, headers } = await startGateway(t, { url, requireKey: false })
@@ -181,6 +182,7 @@ t.test('the upstream\'s answers pass through as they are', async t => {
   t.strictSame(await get('/gzip'), [200, gzipSync('text').toString(), { ...common, 'content-encoding': 'gzip', 'content-type': 'text/plain' }])
   t.strictSame(await get('/unchanged'), [304, '', { ...common, etag: '"x"' }])
   t.strictSame(await get('/claims'), [200, '', { ...common, 'x-own': '1' }])
+  t.strictSame(await get('/twice'), [200, '', { ...common, 'x-own': '1' }], 'headers that hold for a connection, listed in two lines')
   const claims = await exchange(port, { path: '/claims', headers })
   t.not(claims.headers['x-request-id'], 'own')
   t.equal(claims.headers['ratelimit-limit'], '10000')

@@ -117,7 +117,7 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('GET', '/transfers?x=%20&y'), ['/transfers?x=%20&y&chain=near', '', 'chain'])
     for (const query of ['chain=', 'chain', 'x=1&chain=sui', 'ch%61in=sui', 'chain[]=a', 'chain%5B0%5D=a', 'chain[]']) t.strictSame(await outcome('GET', `/transfers?${query}`), [`/transfers?${query}`, '', undefined], 'what was sent wins')
     t.strictSame(await outcome('GET', '/transfers?chained=1&xchain=1'), ['/transfers?chained=1&xchain=1&chain=near', '', 'chain'])
-    t.strictSame(await outcome('GET', '/transfers/7%2F8'), ['/transfers/7%2F8?privacyLevel=shielded', '', 'privacyLevel'], 'parameters of the path item')
+    for (const path of ['/transfers/7%2F8', '/transfers/7%0A8', '/transfers/%0d%E2%80%A8']) t.strictSame(await outcome('GET', path), [`${path}?privacyLevel=shielded`, '', 'privacyLevel'], 'parameters of the path item')
     t.strictSame(await outcome('PATCH', '/transfers/7', '{"a":1}'), ['/transfers/7?privacyLevel=shielded', '{"chain":"near","a":1}', 'chain, privacyLevel'], 'body and query string')
     t.strictSame(await outcome('GET', '/transfers/special'), ['/transfers/special?chain=near', '', 'chain'], 'the literal path before the template')
     t.strictSame(await outcome('POST', '/jobs/1:cancel', '{}'), ['/jobs/1:cancel', '{"privacyLevel":"shielded"}', 'privacyLevel'])
