@@ -2,13 +2,13 @@ import { type IncomingMessage } from 'node:http'
 import { type FastifyRequest } from 'fastify'
 import { ApiError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
-import { type DefaultsPlan } from '../plan-defaults.js'
 import { bodyIsOnItsWay } from '../plugins/authentication.js'
 import { bodyMethods, type ApplySessionDefaults } from '../plugins/session-defaults.js'
 import { invalidJson } from '../plugins/validation.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { fillQuery } from './fill-query.js'
 import { spliceDefaults } from './splice-json.js'
+import { type OperationPlan } from './template-router.js'
 
 /** What goes upstream in place of what came. */
 export interface ChangedRequest {
@@ -27,9 +27,14 @@ declare module 'fastify' {
 /** Methods whose bodies mean nothing (RFC 9110, 9.3.1); they stream through all the same. */
 export const unparsedMethods: readonly string[] = ['GET', 'HEAD']
 
-/** Whether a media type is JSON: `application/json`, and those that end in `+json`. */
+/** Whether a media type is JSON: `application/json`, those that end in `+json`, and `text/json`, as servers of .NET take it. */
 export function isJson (mediaType: string): boolean {
-  return /^application\/(?:.+\+)?json$/.test(mediaType.split(';', 1)[0]!.trim().toLowerCase())
+  return /^(?:application|text)\/json$|\+json$/.test(essenceOf(mediaType))
+}
+
+/** A media type without its parameters. */
+function essenceOf (mediaType: string): string {
+  return mediaType.split(';', 1)[0]!.trim().toLowerCase()
 }
 
 /**
@@ -38,16 +43,16 @@ export function isJson (mediaType: string): boolean {
  *
  * @param bodyLimit how many bytes of a body are read
  */
-export function applyUpstream (planOf: (request: FastifyRequest) => DefaultsPlan, bodyLimit: number): ApplySessionDefaults {
+export function applyUpstream (planOf: (request: FastifyRequest) => OperationPlan, bodyLimit: number): ApplySessionDefaults {
   return async (request, valuesBefore, readAgain) => {
-    const { query: queryPlan, body: bodyPlan, undescribed } = planOf(request)
+    const { query: queryPlan, body: bodyPlan, undescribed, mediaTypes } = planOf(request)
     const wantedOf = (values: SessionDefaultValues) => unparsedMethods.includes(request.method) ? [] : bodyPlan.filter(({ name }) => Object.hasOwn(values, name))
     const changed: ChangedRequest = {}
     let values = valuesBefore
     // What waits for its body may find its session changed or deleted. A body that streams through is sent on from its beginning.
     if (await waitForBody(request)) values = await readAgain()
     const readsLong = bodyIsOnItsWay(request)
-    const text = wantedOf(values).length > 0 ? await readText(request, bodyLimit) : null
+    const text = wantedOf(values).length > 0 ? await readText(request, bodyLimit, mediaTypes) : null
     if (readsLong && text !== null) values = await readAgain()
     const query = fillQuery(request.raw.url!.split('?').slice(1).join('?'), values, queryPlan)
     if (query.filled.length > 0) changed.query = query.query
@@ -93,12 +98,23 @@ export function hasBody ({ headers }: FastifyRequest): boolean {
 /**
  * The text of a JSON body, valid; empty where none was sent; null for what is left alone.
  *
+ * @param mediaTypes those that the operation takes, where that is known
  * @throws INVALID_JSON, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE: what cannot be given the defaults does not go without
  */
-async function readText (request: FastifyRequest, limit: number): Promise<string | null> {
+async function readText (request: FastifyRequest, limit: number, mediaTypes: readonly string[] | null): Promise<string | null> {
   if (!hasBody(request)) return ''
   const { 'content-type': contentType = '', 'content-encoding': encoding = 'identity' } = request.headers
-  if (!isJson(contentType)) return null
+  if (contentType === '') {
+    // A body in chunks may have none.
+    if (request.headers['content-length'] === undefined && (await readBody(request, limit)).length === 0) return ''
+    throw new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: 'The body has no Content-Type, so that it is not known whether the session\'s defaults go into it. Send Content-Type: application/json, or what else it is.' })
+  }
+  if (!isJson(contentType)) {
+    if (mediaTypes?.every(range => !isInRange(contentType, range))) {
+      throw new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: `The session's defaults go into the JSON that this operation takes, and the body is ${essenceOf(contentType).slice(0, 100)}, which its document does not have. Send it with Content-Type: application/json, or send no X-Session-Id.` })
+    }
+    return null
+  }
   if (encoding.trim().toLowerCase() !== 'identity') {
     throw new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: `The session's defaults cannot be filled into a body with Content-Encoding ${encoding.slice(0, 50)}. Send it without, or send no X-Session-Id.` })
   }
@@ -115,6 +131,12 @@ async function readText (request: FastifyRequest, limit: number): Promise<string
     throw invalidJson(text)
   }
   return text
+}
+
+/** Whether a media type is in a range, such as `text/*`. */
+function isInRange (mediaType: string, range: string): boolean {
+  const [essence, wanted] = [essenceOf(mediaType), essenceOf(range)]
+  return wanted === '*/*' || essence === wanted || (wanted.endsWith('/*') && essence.startsWith(wanted.slice(0, -1)))
 }
 
 async function readBody (request: FastifyRequest, limit: number): Promise<Buffer> {

@@ -4,7 +4,6 @@ import { type TObject } from '@sinclair/typebox'
 import { type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
 import { ApiError } from '../errors.js'
 import { placementsOf, type SessionDefaultsMapping } from '../fill-defaults.js'
-import { type DefaultsPlan } from '../plan-defaults.js'
 import { sendError } from '../plugins/error-handler.js'
 import { secretNames } from '../schemas/secret.js'
 import { applyUpstream, waitForBody } from './apply-defaults.js'
@@ -14,6 +13,7 @@ import { readDocument, unusable } from './document.js'
 import { requestHeaders, responseHeaders, type HeaderOptions } from './headers.js'
 import { createOperations, type Operations } from './operations.js'
 import { refuseAmbiguous } from './target.js'
+import { type OperationPlan } from './template-router.js'
 
 /** The API that the service is put in front of. */
 export interface UpstreamOptions extends HeaderOptions {
@@ -69,10 +69,11 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
   const placements = placementsOf(Object.keys(defaults.properties), mapping)
   const operations = upstream.openapi === undefined ? null : await loadOperations(upstream.openapi)
   const secret = secretNames(defaults)
-  const undescribed: DefaultsPlan = {
+  const undescribed: OperationPlan = {
     body: placements.filter(({ name }) => !secret.includes(name)),
     query: [],
-    undescribed: true
+    undescribed: true,
+    mediaTypes: null
   }
   const planOf = ({ raw, method }: FastifyRequest) =>
     operations?.find(method, base.pathname.replace(/\/+$/, '') + raw.url!.split('?', 1)[0]!) ?? undescribed

@@ -1,10 +1,10 @@
 import { validationError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
-import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
+import { planDefaults } from '../plan-defaults.js'
 import { resolveReference } from '../schemas/properties.js'
 import { isJson } from './apply-defaults.js'
 import { isObject, type OpenApiDocument } from './document.js'
-import { createTemplateRouter, isLiteral, type Operation } from './template-router.js'
+import { createTemplateRouter, isLiteral, type Operation, type OperationPlan } from './template-router.js'
 
 const methods = ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'PATCH', 'DELETE', 'TRACE'] as const
 
@@ -15,7 +15,7 @@ export interface Operations {
    *
    * @throws VALIDATION_ERROR for a path that servers take for different operations
    */
-  find: (method: string, path: string) => DefaultsPlan | undefined
+  find: (method: string, path: string) => OperationPlan | undefined
   /** The defaults that no operation takes. */
   unread: string[]
   /** References into other documents, which are not read. */
@@ -41,9 +41,12 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
       const operation = resolve(item[method.toLowerCase()])
       if (!isObject(operation)) continue
       const query = querySchema([item.parameters, operation.parameters], resolve)
-      const body = method === 'GET' || method === 'HEAD' ? undefined : bodySchema(resolve(operation.requestBody))
+      const content = method === 'GET' || method === 'HEAD' ? {} : contentOf(resolve(operation.requestBody))
       // Something for both, because the document has described them: what it leaves out is not taken.
-      const plan = planDefaults(placements, body ?? {}, query, id => { foreign.add(id) }, document)
+      const plan = {
+        ...planDefaults(placements, jsonOf(content), query, id => { foreign.add(id) }, document),
+        mediaTypes: Object.keys(content)
+      }
       for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
       all.push({ method, template, plan })
     }
@@ -66,7 +69,7 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
   }
 
   /** What servers take the path for, the likeliest first. */
-  function candidates (method: string, path: string): DefaultsPlan[] {
+  function candidates (method: string, path: string): OperationPlan[] {
     const operation = lookUp(exact, method, path, prefix => path.startsWith(`${prefix}/`))
     if (operation && literal.has(operation)) return [operation.plan]
     const other = lookUp(lenient, method, path, prefix => path.toLowerCase().startsWith(`${prefix}/`.toLowerCase()))
@@ -98,7 +101,7 @@ function readings (path: string): string[] {
   return [...new Set([...slashes, ...slashes.map(reading => reading.replaceAll(/;[^/]*/g, ''))])]
 }
 
-function takesTheSame (a: DefaultsPlan, b: DefaultsPlan): boolean {
+function takesTheSame (a: OperationPlan, b: OperationPlan): boolean {
   const isSame = (these: readonly Placement[], those: readonly Placement[]) => these.length === those.length && these.every((placement, i) => placement === those[i])
   return isSame(a.body, b.body) && isSame(a.query, b.query)
 }
@@ -122,11 +125,14 @@ function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): o
   }
 }
 
-/** What the operation takes as JSON; undefined where it takes none. */
-function bodySchema (requestBody: unknown): object | undefined {
-  if (!isObject(requestBody) || !isObject(requestBody.content)) return undefined
-  const content = Object.entries(requestBody.content).filter(([mediaType]) => isJson(mediaType) || /^(\*|application)\/\*/.test(mediaType))
-  return { content: Object.fromEntries(content) }
+/** What the operation takes in its body, by media type. */
+function contentOf (requestBody: unknown): object {
+  return isObject(requestBody) && isObject(requestBody.content) ? requestBody.content : {}
+}
+
+/** What of that is JSON, or may be. */
+function jsonOf (content: object): object {
+  return { content: Object.fromEntries(Object.entries(content).filter(([mediaType]) => isJson(mediaType) || /^(\*|application)\/\*/.test(mediaType))) }
 }
 
 function serverPath ({ url, variables = {} }: { url?: unknown, variables?: Record<string, { default?: unknown }> }, upstream: URL): string {

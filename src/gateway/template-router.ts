@@ -2,12 +2,18 @@ import FindMyWay, { type HTTPMethod } from 'find-my-way'
 import { decode } from '../decode.js'
 import { type DefaultsPlan } from '../plan-defaults.js'
 
+/** What an operation takes of a session. */
+export interface OperationPlan extends DefaultsPlan {
+  /** The media types and ranges of its bodies; null where no document tells. */
+  mediaTypes: readonly string[] | null
+}
+
 /** An operation of a document, where it is, and what it takes of a session. */
 export interface Operation {
   method: HTTPMethod
   /** `/files/{name}.json` */
   template: string
-  plan: DefaultsPlan
+  plan: OperationPlan
 }
 
 interface Candidate {

@@ -165,6 +165,11 @@ t.test('a body that cannot be given its defaults is refused, and the upstream ne
   t.strictSame(await post('x'.repeat(1_000_000), { 'transfer-encoding': 'chunked' }), tooLarge)
   t.strictSame(await post('compressed', { 'content-encoding': 'gzip' }),
     failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'The session\'s defaults cannot be filled into a body with Content-Encoding gzip. Send it without, or send no X-Session-Id.'))
+  const untyped = failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'The body has no Content-Type, so that it is not known whether the session\'s defaults go into it. Send Content-Type: application/json, or what else it is.')
+  for (const framing of [{ 'content-length': 12 }, { 'transfer-encoding': 'chunked' }] as Record<string, string | number>[]) {
+    const response = await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, ...framing }, body: '{"amount":5}' })
+    t.strictSame({ status: response.status, body: response.json() }, untyped)
+  }
   t.equal(received.length, 0)
 
   const limit = JSON.stringify({ a: 'x'.repeat(1000 - 8) })

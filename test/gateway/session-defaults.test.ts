@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
 import { secret } from '../../src/schemas/secret.js'
 import { createService, type ServiceOptions } from '../../src/service.js'
-import { createDatabase, createSession, encryptionKeys, sendInTwo, startService } from '../helpers.js'
+import { createDatabase, createSession, encryptionKeys, failure, sendInTwo, startService } from '../helpers.js'
 import { exchange, startGateway, startUpstream } from './helpers.js'
 
 const json = { 'content-type': 'application/json' }
@@ -40,8 +40,9 @@ t.test('without a document JSON object bodies get all defaults but the secret on
   t.strictSame(await send('POST', '/x?a=1', '{"amount":5}'), { applied, url: '/x?a=1', body: `{${all},"amount":5}`, type })
   t.strictSame(await send('DELETE', '/x', '{"amount":5}'), { applied, url: '/x', body: `{${all},"amount":5}`, type })
   t.strictSame(await send('PROPPATCH', '/x', '{"amount":5}', { 'content-type': 'Application/Vnd.Own+JSON; charset=utf-8' }), { applied, url: '/x', body: `{${all},"amount":5}`, type: 'Application/Vnd.Own+JSON; charset=utf-8' })
+  for (const type of ['text/json', 'model/gltf+json;a=1']) t.strictSame(await send('POST', '/x', '{"amount":5}', { 'content-type': type }), { applied, url: '/x', body: `{${all},"amount":5}`, type })
   for (const method of ['POST', 'PUT', 'PATCH']) {
-    for (const headers of [{}, json, { ...json, 'transfer-encoding': 'chunked' }, { 'content-length': '0', 'content-type': 'text/plain' }] as Record<string, string>[]) {
+    for (const headers of [{}, json, { ...json, 'transfer-encoding': 'chunked' }, { 'transfer-encoding': 'chunked' }, { 'content-length': '0', 'content-type': 'text/plain' }] as Record<string, string>[]) {
       t.strictSame(await send(method, '/x', undefined, headers), { applied, url: '/x', body: `{${all}}`, type }, 'a body-less request gets an object')
     }
   }
@@ -76,6 +77,7 @@ t.test('the upstream\'s document says which operation takes which, in body and q
       '/a:b%20c/100%': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
       '/form': { post: bodyOf(takes('chain'), 'application/x-www-form-urlencoded') },
       '/any': { post: bodyOf(takes('chain'), '*/*') },
+      '/text': { post: { requestBody: { content: { 'Text/JSON': { schema: takes('chain') }, 'text/*; charset=utf-8': {}, 'application/octet-stream': {} } } } },
       '/none': { post: {} },
       '/delete': { delete: bodyOf(takes('chain')), get: bodyOf(takes('chain')) },
       '/{a}-{b}--{c}{d}^x': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
@@ -138,6 +140,8 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('GET', '/same/1'), ['/same/1?chain=near', '', 'chain'])
     t.strictSame(await outcome('POST', '/form', '{}'), ['/form', '{}', undefined], 'described, but not as JSON')
     t.strictSame(await outcome('POST', '/any', '{}'), ['/any', '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('POST', '/text', '{}', { 'content-type': 'text/json; charset=utf-8' }), ['/text', '{"chain":"near"}', 'chain'])
+    for (const [path, type] of [['/text', 'text/plain'], ['/text', 'Application/Octet-Stream; a=1'], ['/any', 'image/png']] as const) t.strictSame(await outcome('POST', path, '{}', { 'content-type': type }), [path, '{}', undefined], 'not JSON, and documented')
     t.strictSame(await outcome('POST', '/none', '{}'), ['/none', '{}', undefined], 'described as taking nothing')
     t.strictSame(await outcome('DELETE', '/delete'), ['/delete', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('GET', '/delete'), ['/delete', '', undefined])
@@ -154,6 +158,20 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.equal((await exchange(port, { method: 'HEAD', path: '/transfers', headers: withSession })).headers['x-session-applied'], 'chain')
     t.equal(received.at(-1)!.url, '/transfers?chain=near')
   }
+})
+
+t.test('a body of a type that the document does not have is refused where the operation takes defaults in JSON', async t => {
+  const content = { 'application/json': { schema: { properties: { chain: {} } } }, 'text/csv': {} }
+  const { port, headers, withSession, received } = await start(t, { openapi: writeDocument(t, { paths: { '/x': { post: { requestBody: { content } } } } }) })
+  const post = async (type: string, sent: Record<string, string>) => {
+    const response = await exchange(port, { method: 'POST', path: '/x', headers: { ...sent, 'content-type': type }, body: '{}' })
+    return { status: response.status, body: response.json() }
+  }
+  for (const type of ['text/plain;charset=UTF-8', 'application/x-www-form-urlencoded', 'application/json-seq']) {
+    t.strictSame(await post(type, withSession), failure(415, 'UNSUPPORTED_MEDIA_TYPE', `The session's defaults go into the JSON that this operation takes, and the body is ${type.split(';')[0]}, which its document does not have. Send it with Content-Type: application/json, or send no X-Session-Id.`))
+    t.equal((await post(type, headers)).status, 200, 'without a session it is sent on')
+  }
+  t.equal(received.length, 3)
 })
 
 t.test('a large or compressed body of an operation that takes nothing streams through', async t => {
