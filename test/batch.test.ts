@@ -33,7 +33,7 @@ t.test('nothing is kept: what is asked for again is done again', async t => {
 })
 
 t.test('so many items that it is worth it are sent without waiting for the turn to end', async t => {
-  const { runs, load } = startGated({ eagerSize: 3 })
+  const { runs, load } = startGated({ eagerSize: 3, patienceMs: 60_000 })
   const results = ['a', 'b', 'c', 'd'].map(load)
   t.strictSame(runs.map(({ items }) => items), [['a', 'b', 'c']])
   results.push(load('e'), load('f'), load('g'))
