@@ -73,9 +73,14 @@ t.test('a host brings its own schema of what sessions hold', async t => {
   t.equal((await create({ region: 'eu', list: [{ name: 'a', nmae: 'b' }] })).statusCode, 400, 'and so are the objects in it')
   t.equal((await create({ region: 'eu', labels: { 'x-a': 'b' } })).statusCode, 201)
   t.strictSame((await create({ region: 'eu', labels: { a: 'b' } })).json().error.details, [{ field: 'defaults.labels.a', reason: 'is not a known field' }])
-  t.strictSame((await create({ region: 'a\u0000' })).json().error.details, [{ field: 'defaults', reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }])
   const patch = await host.inject({ method: 'PATCH', url: `/api/sessions/${sessionId}`, headers, payload: { defaults: { options: { verbose: false } } } })
   t.strictSame(patch.json().data.defaults, { region: 'eu', options: { verbose: false } }, 'a patch may leave out what is required')
+  await host.sessionDatabase.query('alter table sipher_sessions.sessions rename to hidden')
+  for (const region of ['a\u0000', 'a\ud800']) {
+    const refused = await create({ region })
+    t.strictSame([refused.statusCode, refused.json().error.details], [400, [{ field: 'defaults', reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }]], 'and holds up no statement')
+  }
+  t.equal((await create({ region: 'a\\u0000' })).statusCode, 503)
 })
 
 t.test('a session is answered as it is filled in, whatever the host\'s schema says by then', async t => {
@@ -114,7 +119,7 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
       const { 'x-user': user, 'x-tier': tier = 'pro' } = request.headers
       if (user === 'broken') throw failure
       if (user === 'late') throw Object.assign(new Error('token expired'), { statusCode: 401 })
-      const id = { nobody: '', nul: 'ann\0', half: 'ann\ud800', whole: 'ann🔑' }[String(user)]
+      const id = { nobody: '', nul: 'ann\0', half: 'ann\ud800', whole: 'ann🔑', long: 'é'.repeat(250), longer: 'é'.repeat(250) + 'e' }[String(user)]
       if (id !== undefined) return { id, tier: 'pro' }
       return user === undefined ? null : { id: String(user), tier: tier as 'pro' | 'free' }
     }
@@ -132,10 +137,10 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
   t.strictSame(answer(await echo({ 'x-user': 'late' })), { status: 500, body: { host: 'token expired' } })
   const refused = await host.inject({ url: '/v1/limits', headers: { 'x-user': 'late' } })
   t.strictSame([refused.statusCode, refused.json().error.code, refused.headers['www-authenticate']], [401, 'UNAUTHORIZED', 'Bearer realm="sipher-sessions"'], 'but where it is the API\'s')
-  for (const user of ['nobody', 'nul', 'half']) {
-    t.strictSame((await echo({ 'x-user': user })).json(), { host: 'identify answered a principal whose id is not a string of at least one character, without NUL and half a surrogate pair' })
+  for (const user of ['nobody', 'nul', 'half', 'longer']) {
+    t.strictSame((await echo({ 'x-user': user })).json(), { host: 'identify answered a principal whose id is not a string of 1 to 500 bytes, without NUL and half a surrogate pair' })
   }
-  t.equal((await echo({ 'x-user': 'whole' })).json().error.code, 'SESSION_NOT_FOUND')
+  for (const user of ['whole', 'long']) t.equal((await echo({ 'x-user': user })).json().error.code, 'SESSION_NOT_FOUND')
   t.strictSame((await echo({ 'x-user': 'ann', 'x-tier': 'gold' })).json(), { host: 'identify answered a principal whose tier is gold; the tiers are free, pro, enterprise' })
 })
 

@@ -12,7 +12,8 @@ import { checkTier } from './tiers.js'
 export interface Principal {
   /**
    * Whose sessions and counts these are: at least one character, without NUL and half a surrogate pair, which Postgres cannot
-   * hold. A host whose `identify` answers another gets a TypeError.
+   * hold, and no more than 500 bytes as UTF-8: one too long for an index would fail the statement that it shares with others. A
+   * host whose `identify` answers another gets a TypeError.
    */
   id: string
   tier: Tier
@@ -35,6 +36,8 @@ export interface AuthenticationOptions {
 export const challenge = { 'www-authenticate': 'Bearer realm="sipher-sessions"' }
 
 const maxSeenValid = 10_000
+
+const maxIdBytes = 500
 
 interface Caller {
   principal: Principal
@@ -219,8 +222,8 @@ export function bodyIsOnItsWay ({ raw }: FastifyRequest): boolean {
 function requireValid (principal: Principal | null): Principal | null {
   if (principal === null) return null
   const { id, tier } = principal
-  if (typeof id !== 'string' || id === '' || id.includes('\0') || /\p{Surrogate}/u.test(id)) {
-    throw new TypeError('identify answered a principal whose id is not a string of at least one character, without NUL and half a surrogate pair')
+  if (typeof id !== 'string' || id === '' || id.includes('\0') || /\p{Surrogate}/u.test(id) || Buffer.byteLength(id) > maxIdBytes) {
+    throw new TypeError(`identify answered a principal whose id is not a string of 1 to ${maxIdBytes} bytes, without NUL and half a surrogate pair`)
   }
   if (!tierNames.includes(tier)) throw new TypeError(`identify answered a principal whose tier is ${String(tier)}; the tiers are ${tierNames.join(', ')}`)
   return principal

@@ -125,7 +125,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     const { rows } = await waitingSince(database, since).query<{ createdAt: number, refused: number[] }>(insertText, [
       idArray(sessions.map(({ sessionId }) => sessionId)),
       sessions.map(({ ownerId }) => ownerId),
-      sessions.map(({ values }) => JSON.stringify(values.plain)),
+      sessions.map(({ values }) => values.plainText),
       sessions.map(({ values }) => JSON.stringify(values.secrets)),
       scalarArray(sessions.map(({ ttlSeconds }) => ttlSeconds)),
       scalarArray(sessions.map(({ maxSessions }) => maxSessions))
@@ -146,7 +146,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     const { rows } = await waitingSince(database, since).query<StoredValues & Times & Positioned>(patchText, [
       idArray(all.map(({ sessionId }) => sessionId)),
       all.map(({ ownerId }) => ownerId),
-      all.map(({ values }) => JSON.stringify(values.plain)),
+      all.map(({ values }) => values.plainText),
       all.map(({ values }) => JSON.stringify(values.secrets)),
       scalarArray(all.map(({ checked }) => checked))
     ], 'patch-sessions')
@@ -177,6 +177,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      * Stores a new session.
      *
      * @param maxSessions how many the owner may have at the same time
+     * @throws VALIDATION_ERROR, when a value cannot be stored
      * @throws SESSION_LIMIT_REACHED, when the owner had as many at one moment since
      * @throws SERVICE_UNAVAILABLE, when there is room but it could not be had in time
      */
@@ -243,6 +244,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      * Sets the defaults that are given and leaves the others, in one statement: of concurrent patches none is lost.
      * Each is left in one column only, should it have been secret once or not have been.
      *
+     * @throws VALIDATION_ERROR, when a value cannot be stored
      * @throws SESSION_NOT_FOUND
      * @throws SERVICE_UNAVAILABLE, and changes nothing, when a secret value that stays cannot be decrypted
      */
@@ -333,7 +335,8 @@ function patchKey ({ sessionId, ownerId }: Pick<Patch, 'sessionId' | 'ownerId'>)
 }
 
 function mergeSealed (earlier: SealedValues, later: SealedValues): SealedValues {
-  return { plain: { ...earlier.plain, ...later.plain }, secrets: { ...earlier.secrets, ...later.secrets } }
+  const plain = { ...earlier.plain, ...later.plain }
+  return { plain, plainText: JSON.stringify(plain), secrets: { ...earlier.secrets, ...later.secrets } }
 }
 
 /** The parameter that has the ids of sessions. */

@@ -11,6 +11,8 @@ export type SealedSecrets = Record<string, string>
 /** What a session holds, as it is stored: values that are not secret, and ciphertexts of those that are. */
 export interface SealedValues {
   plain: SessionDefaultValues
+  /** The same as JSON. */
+  plainText: string
   secrets: SealedSecrets
 }
 
@@ -38,7 +40,11 @@ export function createSessionSecrets (defaults: TObject, keyRing: KeyRing) {
   const secret = new Set(secretNames(defaults))
 
   return {
-    /** The values of properties that are not secret, and the others encrypted under the first key. */
+    /**
+     * The values of properties that are not secret, and the others encrypted under the first key.
+     *
+     * @throws VALIDATION_ERROR for what PostgreSQL would not store: one such value would fail the statement that it shares with others
+     */
     seal (owner: SecretsOwner, values: SessionDefaultValues): SealedValues {
       const plain: SessionDefaultValues = {}
       const secrets: SealedSecrets = {}
@@ -46,7 +52,7 @@ export function createSessionSecrets (defaults: TObject, keyRing: KeyRing) {
         if (secret.has(name)) secrets[name] = keyRing.encrypt(toStorable(value), boundTo(owner, name))
         else plain[name] = value
       }
-      return { plain, secrets }
+      return { plain, plainText: toStorable(plain), secrets }
     },
 
     /**
