@@ -1,5 +1,5 @@
 import { type Placement } from './fill-defaults.js'
-import { hasPath, type GetSchema } from './schemas/properties.js'
+import { hasPath, isJsonSchema, type GetSchema } from './schemas/properties.js'
 
 /** Which of a session's values a route or an operation takes, and where. */
 export interface DefaultsPlan {
@@ -9,9 +9,30 @@ export interface DefaultsPlan {
   undescribed: boolean
 }
 
+export interface PlanOptions {
+  /** The document that holds the schemas, where that is not each of them itself. */
+  root?: unknown
+  /**
+   * What is taken where a schema does not tell, for it is no JSON Schema, or a reference in it leads nowhere.
+   * @default all: a request must not go without what it would be given
+   */
+  untold?: readonly Placement[]
+}
+
 /** What takes the session's values by the schemas of its body and query string; undefined where it has none. */
-export function planDefaults (placements: readonly Placement[], body: unknown, query: unknown, getSchema: GetSchema, root?: unknown): DefaultsPlan {
-  const taken = (schema: unknown) => placements.filter(({ path }) => hasPath(schema, path, getSchema, root ?? schema))
+export function planDefaults (placements: readonly Placement[], body: unknown, query: unknown, getSchema: GetSchema, { root, untold = placements }: PlanOptions = {}): DefaultsPlan {
+  let isLost: boolean
+  const find = (id: string) => {
+    const found = getSchema(id)
+    isLost ||= found === undefined
+    return found
+  }
+  const taken = (schema: unknown) => isJsonSchema(schema)
+    ? placements.filter(placement => {
+      isLost = false
+      return hasPath(schema, placement.path, find, root ?? schema) || (isLost && untold.includes(placement))
+    })
+    : untold
   const undescribed = body === undefined && query === undefined
   return { body: undescribed ? placements : taken(body), query: taken(query), undescribed }
 }

@@ -67,7 +67,6 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
   const { timeoutMs = 30_000, bodyLimit = 1024 * 1024, requireKey = true } = upstream
   const base = new URL(upstream.url)
   const placements = placementsOf(Object.keys(defaults.properties), mapping)
-  const operations = upstream.openapi === undefined ? null : await loadOperations(upstream.openapi)
   const secret = secretNames(defaults)
   const undescribed: OperationPlan = {
     body: placements.filter(({ name }) => !secret.includes(name)),
@@ -75,6 +74,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     undescribed: true,
     mediaTypes: null
   }
+  const operations = upstream.openapi === undefined ? null : await loadOperations(upstream.openapi)
   const planOf = ({ raw, method }: FastifyRequest) =>
     operations?.find(method, base.pathname.replace(/\/+$/, '') + raw.url!.split('?', 1)[0]!) ?? undescribed
 
@@ -82,12 +82,12 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     const document = await readDocument(source)
     let found: Operations
     try {
-      found = createOperations(document, base, placements)
+      found = createOperations(document, base, placements, undescribed.body)
     } catch (error) {
       throw unusable(source, 'cannot be used', error)
     }
     const { unread, foreign } = found
-    if (foreign.length > 0) fastify.log.warn({ references: foreign }, `The document of UPSTREAM_OPENAPI refers to other documents, which are not read: ${foreign.join(', ')}. Bundle them into it.`)
+    if (foreign.length > 0) fastify.log.warn({ references: foreign }, `The document of UPSTREAM_OPENAPI refers to other documents, which are not read: ${foreign.join(', ')}. Bundle them into it; what refers to them takes all defaults but the secret ones.`)
     if (unread.length > 0) fastify.log.warn({ defaults: unread.join(', ') }, `No operation of UPSTREAM_OPENAPI takes these session defaults: ${unread.join(', ')}. Clients can put them into a session to no effect.`)
     return found
   }

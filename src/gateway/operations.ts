@@ -26,9 +26,10 @@ export interface Operations {
  * Finds the operations of a document by method and path. The paths begin where its `servers` say, or where the
  * upstream does.
  *
+ * @param untold what an operation takes where the document refers to another one
  * @throws Error when the document is not what OpenAPI says
  */
-export function createOperations (document: OpenApiDocument, upstream: URL, placements: readonly Placement[]): Operations {
+export function createOperations (document: OpenApiDocument, upstream: URL, placements: readonly Placement[], untold: readonly Placement[]): Operations {
   const all: Operation[] = []
   const unread = new Set(placements.map(({ name }) => name))
   const foreign = new Set<string>()
@@ -39,12 +40,12 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
     if (!isObject(item)) continue
     for (const method of methods) {
       const operation = resolve(item[method.toLowerCase()])
-      if (!isObject(operation)) continue
+      if (!isObject(operation) || operation.$ref !== undefined) continue
       const query = querySchema([item.parameters, operation.parameters], resolve)
       const content = method === 'GET' || method === 'HEAD' ? {} : contentOf(resolve(operation.requestBody))
       // Something for both, because the document has described them: what it leaves out is not taken.
       const plan = {
-        ...planDefaults(placements, jsonOf(content), query, id => { foreign.add(id) }, document),
+        ...planDefaults(placements, jsonOf(content), query, id => { foreign.add(id) }, { root: document, untold }),
         mediaTypes: Object.keys(content)
       }
       for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
@@ -106,12 +107,18 @@ function takesTheSame (a: OperationPlan, b: OperationPlan): boolean {
   return isSame(a.body, b.body) && isSame(a.query, b.query)
 }
 
-/** The value itself, or the one that its local `$ref` leads to. */
+/** The value itself, or the one that its local `$ref` leads to; with its `$ref` where that leads to another document. */
 function followReferences (value: unknown, document: OpenApiDocument, foreign: Set<string>): unknown {
   const seen = new Set<unknown>()
   while (isObject(value) && typeof value.$ref === 'string' && !seen.has(value)) {
     seen.add(value)
-    value = resolveReference(value.$ref, { root: document, document }, id => { foreign.add(id) }).schema
+    let isForeign = false
+    const { schema } = resolveReference(value.$ref, { root: document, document }, id => {
+      foreign.add(id)
+      isForeign = true
+    })
+    if (isForeign) break
+    value = schema
   }
   return value
 }
@@ -121,13 +128,17 @@ function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): o
   const parameters = lists.flatMap(list => Array.isArray(list) ? list.map(resolve) : [])
   return {
     properties: Object.fromEntries(parameters.flatMap(parameter =>
-      isObject(parameter) && parameter.in === 'query' ? [[String(parameter.name), parameter.schema]] : []))
+      isObject(parameter) && parameter.in === 'query' ? [[String(parameter.name), parameter.schema]] : [])),
+    // What another document says, of which it is not known whether it is about the query string.
+    allOf: parameters.filter(parameter => isObject(parameter) && parameter.$ref !== undefined)
   }
 }
 
 /** What the operation takes in its body, by media type. */
 function contentOf (requestBody: unknown): object {
-  return isObject(requestBody) && isObject(requestBody.content) ? requestBody.content : {}
+  if (!isObject(requestBody)) return {}
+  if (requestBody.$ref !== undefined) return { '*/*': { schema: requestBody } }
+  return isObject(requestBody.content) ? requestBody.content : {}
 }
 
 /** What of that is JSON, or may be. */

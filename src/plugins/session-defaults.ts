@@ -4,6 +4,7 @@ import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
 import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
+import { isJsonSchema } from '../schemas/properties.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { mergeVary } from '../vary.js'
 import { bodyIsOnItsWay } from './authentication.js'
@@ -102,9 +103,10 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     for (const { route, instance, ownValidator } of routes) {
       const lost = new Set<string>()
       const plan = makePlan(route, instance, placements, lost)
-      if (lost.size > 0) warnOfLost(fastify.log, route, lost)
+      const isReadable = isJsonSchema(route.schema?.body) && isJsonSchema(querystringOf(route))
+      if (!isReadable || lost.size > 0) warnOfUntold(fastify.log, route, plan, lost)
       // A validator of the host's own may not know JSON Schema; a route that has the properties has shown that it does.
-      if (!plan.undescribed || !ownValidator) documentHeader(route, plan)
+      if (isReadable && (!plan.undescribed || !ownValidator)) documentHeader(route, plan)
       if (route.config?.sessionsApi) continue
       count++
       if (typeof route.config?.sessionDefaults === 'function') unread.clear()
@@ -224,25 +226,34 @@ export function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): 
   log.warn({ defaults: list }, `No route takes these session defaults: ${list}. Give a route's schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).`)
 }
 
-/** Tells of schemas that only a validator of the host's own can find. */
-function warnOfLost (log: FastifyBaseLogger, { method, url }: RouteOptions, references: Iterable<string>): void {
+/** Tells of schemas that only a validator of the host's own can read or find, where the host has not said what they take. */
+function warnOfUntold (log: FastifyBaseLogger, route: RouteOptions, plan: DefaultsPlan, references: ReadonlySet<string>): void {
+  const { method, url, config } = route
   const list = [...references].join(', ')
-  log.warn({ references: list }, `The schemas of ${String(method)} ${url} refer to ${list}, which Fastify does not have: what these take of a session's defaults is not known, and not filled in. Give them to Fastify (addSchema).`)
+  const taken = [...new Set(takenBy(plan, route).map(({ name }) => name))].join(', ')
+  // Of a route for GET there is one for HEAD, of which nobody knows.
+  if ((config?.sessionDefaults ?? true) !== true || method === 'HEAD') return
+  const reason = list === '' ? 'are no JSON Schema' : `refer to ${list}, which Fastify does not have`
+  const remedy = list === '' ? '' : ', or give Fastify what they refer to (addSchema)'
+  log.warn({ ...(list !== '' && { references: list }) }, `The schemas of ${String(method)} ${url} ${reason}, so that what they take of a session is not known: the route is given ${taken}. Name what it takes in config.sessionDefaults${remedy}.`)
 }
 
 /** @param lost is given the ids of schemas that are referred to and not found */
 function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[], lost = new Set<string>()): RoutePlan {
   const selection = route.config?.sessionDefaults ?? true
   const selected = placements.filter(({ name }) => Array.isArray(selection) ? selection.includes(name) : selection === true)
-  const schema = route.schema
-  const querystring = schema?.querystring ?? (schema as { query?: unknown } | undefined)?.query
   const getSchema = (id: string) => {
     const found = instance.getSchema(id)
     if (found === undefined) lost.add(id)
     return found
   }
-  const plan = planDefaults(selected, schema?.body, querystring, getSchema)
+  const plan = planDefaults(selected, route.schema?.body, querystringOf(route), getSchema)
   return { ...plan, bodyNames: [...new Set(plan.body.map(({ name }) => name))].join(', ') }
+}
+
+/** Fastify takes either name. */
+function querystringOf ({ schema }: Pick<RouteOptions, 'schema'>): unknown {
+  return schema?.querystring ?? (schema as { query?: unknown } | undefined)?.query
 }
 
 /** What a request of the route can be given at all: one that may not have a body takes none in it. */
@@ -290,7 +301,7 @@ function documentHeader (route: RouteOptions, plan: DefaultsPlan): void {
   const texts = new Set(taken.map(({ name, at }) => at === name ? name : `${name} as ${at}`))
   const headers = (route.schema?.headers ?? { type: 'object' }) as { properties?: Record<string, unknown>, $ref?: string }
   // A host that describes the header itself has said what there is to say.
-  if (headers.$ref !== undefined || Object.keys(headers.properties ?? {}).some(name => name.toLowerCase() === header)) return
+  if (!isJsonSchema(headers) || headers.$ref !== undefined || Object.keys(headers.properties ?? {}).some(name => name.toLowerCase() === header)) return
   route.schema = {
     ...route.schema,
     headers: {

@@ -24,6 +24,21 @@ export function hasPath (schema: unknown, path: readonly PathStep[], getSchema: 
   return nodes.length > 0
 }
 
+/**
+ * Whether a value can be read as JSON Schema, as against a schema of another library: those are functions or instances of a class, have
+ * such in them, or say by `~standard` that they are one.
+ */
+export function isJsonSchema (schema: unknown): boolean {
+  if (schema === undefined || typeof schema === 'boolean') return true
+  if (!isPlain(schema) || '~standard' in schema) return false
+  if (isObject(schema.content)) return Object.values(schema.content).every(media => !isObject(media) || isJsonSchema(media.schema))
+  return Object.values(schema).every(value => typeof value !== 'function' && (!isObject(value) || Array.isArray(value) || isPlain(value)))
+}
+
+function isPlain (value: unknown): value is Record<string, unknown> {
+  return isObject(value) && [Object.prototype, null].includes(Object.getPrototypeOf(value) as object | null)
+}
+
 function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
   const found: Node[] = []
   const visited = new Set<unknown>()

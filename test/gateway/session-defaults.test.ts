@@ -79,6 +79,7 @@ t.test('the upstream\'s document says which operation takes which, in body and q
       '/any': { post: bodyOf(takes('chain'), '*/*') },
       '/text': { post: { requestBody: { content: { 'Text/JSON': { schema: takes('chain') }, 'text/*; charset=utf-8': {}, 'application/octet-stream': {} } } } },
       '/none': { post: {} },
+      '/untold': { post: { requestBody: { description: 'x' } } },
       '/delete': { delete: bodyOf(takes('chain')), get: bodyOf(takes('chain')) },
       '/{a}-{b}--{c}{d}^x': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
       '/jobs/{id}': { post: bodyOf(takes('chain')) },
@@ -142,7 +143,7 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('POST', '/any', '{}'), ['/any', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('POST', '/text', '{}', { 'content-type': 'text/json; charset=utf-8' }), ['/text', '{"chain":"near"}', 'chain'])
     for (const [path, type] of [['/text', 'text/plain'], ['/text', 'Application/Octet-Stream; a=1'], ['/any', 'image/png']] as const) t.strictSame(await outcome('POST', path, '{}', { 'content-type': type }), [path, '{}', undefined], 'not JSON, and documented')
-    t.strictSame(await outcome('POST', '/none', '{}'), ['/none', '{}', undefined], 'described as taking nothing')
+    for (const path of ['/none', '/untold']) t.strictSame(await outcome('POST', path, '{}'), [path, '{}', undefined], 'described as taking nothing')
     t.strictSame(await outcome('DELETE', '/delete'), ['/delete', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('GET', '/delete'), ['/delete', '', undefined])
     t.strictSame(await outcome('POST', '/item', '{}'), ['/item', '{"chain":"near"}', 'chain'])
@@ -269,10 +270,28 @@ t.test('at the start warnings name what no operation takes, and references that 
     return lines.filter(line => line.includes('UPSTREAM_OPENAPI'))
   }
   t.strictSame(await warnings({ allOf: [takes('chain'), { $ref: 'other.yaml#/Transfer' }] }), [
-    'The document of UPSTREAM_OPENAPI refers to other documents, which are not read: other.yaml. Bundle them into it.',
-    'No operation of UPSTREAM_OPENAPI takes these session defaults: privacyLevel, rpcProvider, backend, defaultViewingKey. Clients can put them into a session to no effect.'
+    'The document of UPSTREAM_OPENAPI refers to other documents, which are not read: other.yaml. Bundle them into it; what refers to them takes all defaults but the secret ones.',
+    'No operation of UPSTREAM_OPENAPI takes these session defaults: defaultViewingKey. Clients can put them into a session to no effect.'
   ])
   t.strictSame(await warnings(takes('chain', 'privacyLevel', 'rpcProvider', 'backend', 'defaultViewingKey')), [])
+})
+
+t.test('what refers to other documents takes all defaults but the secret ones', async t => {
+  const { send } = await start(t, {
+    openapi: writeDocument(t, {
+      paths: {
+        '/schema': { post: bodyOf({ $ref: 'other.yaml#/Transfer' }) },
+        '/part': { post: bodyOf({ properties: { chain: { $ref: 'other.yaml#/Chain' }, amount: { $ref: 'other.yaml#/Amount' } } }) },
+        '/body': { post: { requestBody: { $ref: 'other.yaml#/Body' } } },
+        '/query': { get: { parameters: [{ $ref: 'other.yaml#/Parameter' }] } },
+        '/operation': { post: { $ref: 'other.yaml#/Operation' } }
+      }
+    })
+  })
+  const all = '{"chain":"near","privacyLevel":"shielded"}'
+  for (const path of ['/schema', '/body', '/operation']) t.equal((await send('POST', path, '{}')).body, all, path)
+  t.equal((await send('POST', '/part', '{}')).body, '{"chain":"near"}')
+  t.equal((await send('GET', '/query')).url, '/query?chain=near&privacyLevel=shielded')
 })
 
 t.test('a document may be behind a user name and a password, which no message repeats', async t => {

@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import Fastify, { type FastifyInstance, type FastifyRequest, type InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
+import { z } from 'zod'
 import sipherSessions, { type SipherSessionsOptions } from '../../src/index.js'
 import { answer, createDatabase, createKey, createSession, encryptionKeys, failure, sendInTwo, unknownSessionId } from '../helpers.js'
 
@@ -391,8 +392,39 @@ t.test('at the start a warning names the defaults that no route takes', async t 
   t.strictSame(await warningsOf(host => {
     host.post('/all', handler)
     host.post('/own', { validatorCompiler: () => () => true, schema: { body: { $ref: 'elsewhere#' } } }, handler)
-  }), ['The schemas of POST /own refer to elsewhere, which Fastify does not have: what these take of a session\'s defaults is not known, and not filled in. Give them to Fastify (addSchema).'])
+    host.get('/zod', { validatorCompiler: () => () => true, schema: { querystring: z.object({}) } }, handler)
+    host.post('/said', { validatorCompiler: () => () => true, schema: { body: z.object({}) }, config: { sessionDefaults: ['chain'] } }, handler)
+  }), [
+    'The schemas of POST /own refer to elsewhere, which Fastify does not have, so that what they take of a session is not known: the route is given chain, privacyLevel, rpcProvider, backend, defaultViewingKey. Name what it takes in config.sessionDefaults, or give Fastify what they refer to (addSchema).',
+    'The schemas of GET /zod are no JSON Schema, so that what they take of a session is not known: the route is given chain, privacyLevel, rpcProvider, backend, defaultViewingKey. Name what it takes in config.sessionDefaults.'
+  ])
   t.strictSame(await warningsOf(() => {}), [], 'an app without routes of its own takes none, and needs no telling')
+})
+
+t.test('a route whose schemas cannot be read takes all values, or those that it names', async t => {
+  const { send } = await startHost(t, host => {
+    const validatorCompiler = ({ schema }: { schema: unknown }) => (value: unknown) => {
+      const { data, error } = (schema as z.ZodType).safeParse(value)
+      return error ? { error } : { value: data }
+    }
+    const echo = async ({ body, query }: FastifyRequest) => body ?? query
+    const optional = { chain: z.string().default('solana'), n: z.number().optional() }
+    host.post('/body', { validatorCompiler, schema: { body: z.object(optional) } }, echo)
+    host.post('/content', { validatorCompiler, schema: { body: { content: { 'application/json': { schema: z.object(optional) } } } } }, echo)
+    host.get('/query', { validatorCompiler, schema: { querystring: z.object({ chain: z.string().default('solana') }) } }, echo)
+    host.post('/strict', { validatorCompiler, schema: { body: z.strictObject(optional) } }, echo)
+    host.post('/named', { validatorCompiler, schema: { body: z.strictObject(optional), headers: z.object({}) }, config: { sessionDefaults: ['chain'] } }, echo)
+    host.post('/lost', { validatorCompiler: () => () => true, schema: { body: { $ref: 'elsewhere#' } } }, echo)
+  })
+  const applied = 'chain, privacyLevel, defaultViewingKey'
+  for (const url of ['/body', '/content']) {
+    t.strictSame(await send({ method: 'POST', url, payload: { n: 1 } }), { status: 200, applied, body: { chain: 'near', n: 1 } }, 'the schema leaves out what it does not have')
+    t.strictSame(await send({ method: 'POST', url, payload: { chain: 'sui' } }), { status: 200, applied: 'privacyLevel, defaultViewingKey', body: { chain: 'sui' } })
+  }
+  t.strictSame(await send({ url: '/query' }), { status: 200, applied, body: { chain: 'near' } })
+  t.equal((await send({ method: 'POST', url: '/strict', payload: {} })).status, 400, 'or refuses it')
+  t.strictSame(await send({ method: 'POST', url: '/named', payload: {} }), { status: 200, applied: 'chain', body: { chain: 'near' } })
+  t.strictSame(await send({ method: 'POST', url: '/lost', payload: {} }), { status: 200, applied, body: { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } })
 })
 
 t.test('a module of schemas takes the values that the one of them has', async t => {
