@@ -91,6 +91,11 @@ export const errorCodes = {
     description: 'The key\'s requests of this hour are used up, or too many authentications from this address failed.',
     example: { message: 'This key may make 10000 requests an hour, and they are used up. Try again in 1200 s.' }
   },
+  REQUEST_HEADERS_TOO_LARGE: {
+    status: 431,
+    description: 'The request\'s headers are larger than the service reads.',
+    example: { message: 'The request has more than 16384 bytes of headers. Send fewer or shorter ones.' }
+  },
   INTERNAL_SERVER_ERROR: {
     status: 500,
     description: 'The service failed. Its log has the cause under the request\'s id.',

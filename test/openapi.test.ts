@@ -7,8 +7,8 @@ interface Operation {
   operationId: string
   tags: string[]
   security: object[]
-  parameters?: { in: string, name: string, schema: object }[]
-  requestBody?: { content: { 'application/json': { schema: { $ref: string } } } }
+  parameters?: { in: string, name: string, required?: boolean, schema: object }[]
+  requestBody?: { required: boolean, content: { 'application/json': { schema: { $ref: string } } } }
   responses: Record<string, { content: { 'application/json': { schema: { $ref?: string }, examples?: Record<string, { value: { error: { code: string } } }> } } }>
 }
 
@@ -67,6 +67,22 @@ t.test('every request and every answer has an example', async t => {
   }
 })
 
+t.test('what may be left out is not required', async t => {
+  const { operations } = await getDocument(t)
+  const required = Object.values(operations).flatMap(({ parameters = [] }) => parameters).filter(parameter => parameter.required)
+  t.strictSame([...new Set(required.map(parameter => `${parameter.in} ${parameter.name}`))], ['path id'])
+  const optional = Object.values(operations).filter(({ requestBody }) => requestBody?.required === false)
+  t.strictSame(optional.map(({ operationId }) => operationId).sort(), ['postResolve', 'rotateApiKey'])
+})
+
+t.test('Swagger UI finds its files where clients reach it', async t => {
+  for (const [publicUrl, prefix] of [[undefined, ''], ['https://example.com', ''], ['https://example.com/sessions/', '/sessions']] as const) {
+    const { service } = await startService(t, { publicUrl, docs: '/docs', connectionString: 'postgres://unused', migrate: false })
+    t.match((await service.inject('/docs')).body, `src="${prefix}/docs/static/swagger-ui-bundle.js"`)
+    t.match((await service.inject('/docs/')).body, 'src="./static/swagger-ui-bundle.js"')
+  }
+})
+
 t.test('the codes of errors.ts, the document and docs/errors.md are the same', async t => {
   const { document, operations } = await getDocument(t)
   const codes = Object.keys(errorCodes).sort()
@@ -81,7 +97,7 @@ t.test('the codes of errors.ts, the document and docs/errors.md are the same', a
   }
   // What no operation answers: that there is none, that a request never arrived whole, and what became of requests to the
   // API behind the gateway.
-  t.strictSame([...documented, 'NOT_FOUND', 'REQUEST_TIMEOUT', 'UPSTREAM_TIMEOUT', 'UPSTREAM_UNAVAILABLE'].sort(), codes)
+  t.strictSame([...documented, 'NOT_FOUND', 'REQUEST_HEADERS_TOO_LARGE', 'REQUEST_TIMEOUT', 'UPSTREAM_TIMEOUT', 'UPSTREAM_UNAVAILABLE'].sort(), codes)
   t.strictSame([...document.components.schemas.ErrorResponse.properties.error.properties.code.enum].sort(), codes)
 
   const table = readFileSync('docs/errors.md', 'utf8').split('\n').filter(line => line.startsWith('| `'))

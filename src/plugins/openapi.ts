@@ -16,8 +16,23 @@ export interface OpenApiOptions {
   docs?: string | false
 }
 
+/** What is changed of an operation of the document. */
+interface Operation {
+  operationId?: string
+  parameters?: { required?: boolean, schema?: { default?: unknown } }[]
+  requestBody?: { required?: boolean }
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** What the document says of a route that is served without a body as well. */
+    bodyIsOptional?: true
+  }
+}
+
 /** Collects the routes of its scope into an OpenAPI document, and serves Swagger UI over it. */
 export default fp<OpenApiOptions>(async (fastify, { publicUrl, docs = false }) => {
+  const optionalBodies = new Set<string | undefined>()
   await fastify.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -43,7 +58,20 @@ export default fp<OpenApiOptions>(async (fastify, { publicUrl, docs = false }) =
         }
       }
     },
-    transform: ({ schema, url, route }) => ({ schema: { ...schema, ...(route.config?.security && { security: route.config.security }) }, url }),
+    transform ({ schema, url, route }) {
+      const { security, bodyIsOptional } = route.config ?? {}
+      if (bodyIsOptional) optionalBodies.add(schema.operationId)
+      return { schema: { ...schema, ...(security && { security }) }, url }
+    },
+    transformObject (document) {
+      const { openapiObject } = document as { openapiObject: { paths?: Record<string, Record<string, Operation>> } }
+      for (const operation of Object.values(openapiObject.paths ?? {}).flatMap(item => Object.values(item))) {
+        // Required of the parsed query string, but not of a client.
+        for (const parameter of operation.parameters ?? []) if (parameter.schema?.default !== undefined) parameter.required = false
+        if (optionalBodies.has(operation.operationId)) operation.requestBody!.required = false
+      }
+      return openapiObject
+    },
     convertConstToEnum: false,
     refResolver: {
       buildLocalReference: ({ $id }) => String($id)
@@ -53,6 +81,8 @@ export default fp<OpenApiOptions>(async (fastify, { publicUrl, docs = false }) =
   if (docs === false) return
   await fastify.register(swaggerUi, {
     routePrefix: docs,
+    // What is before it outside this scope: for pages whose address does not end with a slash.
+    indexPrefix: (publicUrl === undefined ? '' : new URL(publicUrl).pathname.replace(/\/$/, '')) + fastify.prefix,
     uiConfig: { persistAuthorization: true, tryItOutEnabled: true },
     staticCSP: {
       'default-src': ["'self'"],

@@ -30,7 +30,8 @@ export const listAudit: FastifyPluginAsyncTypebox = async (fastify) => {
         cursor: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,17}$', description: '`nextCursor` of the page before.' })),
         // NUL cannot be asked for: no id holds it.
         key: Type.Optional(Type.String({ minLength: 1, maxLength: 500, pattern: '^[^\\u0000]+$', description: 'Only what is about this key, or a session of this key.' })),
-        action: Type.Optional(Action)
+        // Without an example, which Swagger UI would ask for.
+        action: Type.Optional(stringEnum(auditActions, { description: 'Only what was done by this.' }))
       }, { additionalProperties: false }),
       response: {
         200: successOf(Type.Object({

@@ -19,6 +19,7 @@ export const postResolve: FastifyPluginAsyncTypebox<PostResolveOptions> = async 
   fastify.post('/resolve', {
     bodyLimit,
     // No body is an empty one, as it is for a route that takes defaults.
+    config: { bodyIsOptional: true },
     preValidation: async (request) => {
       if (request.body === undefined) request.body = {}
     },
