@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { maxHeaderSize, type IncomingMessage, type Server } from 'node:http'
+import { maxHeaderSize, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { type Socket } from 'node:net'
 import cors from '@fastify/cors'
 import Fastify, { type FastifyHttpOptions, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -71,15 +71,15 @@ export function createService ({
       answerUnreadable(error, socket, requestTimeoutMs)
     },
     frameworkErrors (error, request, reply) {
-      sendError(request, reply.header('x-request-id', request.id), error)
+      sendError(request, reply.headers(headers).header('x-request-id', request.id), error)
       requestLog.requestCompleted(null, request, reply)
     }
   }
+  const headers = securityHeaders()
   const service = Fastify(settings)
 
   service.setErrorHandler((error, request, reply) => sendError(request, reply, error))
   service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)
-  const headers = securityHeaders()
   service.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
     // What an upstream answers may be pages, whose policy is its own. Swagger UI sets one of its own over this.
@@ -105,7 +105,10 @@ export function createService ({
 
 /** Answers what is no HTTP request, or no whole one, in the envelope, as far as its connection still takes an answer. */
 function answerUnreadable (error: Error & { code?: string }, socket: Socket, requestTimeoutMs: number): void {
-  if (!socket.writable || error.code === 'ECONNRESET') {
+  // Node's own, as its own handler looks at it: the answer that the connection is for at the moment. This one would be taken for a part
+  // of it, or, behind a whole request, for it.
+  const { _httpMessage: current } = socket as { _httpMessage?: ServerResponse }
+  if (!socket.writable || error.code === 'ECONNRESET' || current?.headersSent || current?.req.complete) {
     socket.destroy()
     return
   }
@@ -113,7 +116,7 @@ function answerUnreadable (error: Error & { code?: string }, socket: Socket, req
   let answer = validationError('request', [{ field: 'request', reason: 'is not valid HTTP/1.1' }])
   if (error.code === 'HPE_HEADER_OVERFLOW') {
     status = '431 Request Header Fields Too Large'
-    answer = validationError('request', [{ field: 'request', reason: `has more than ${maxHeaderSize} bytes of headers` }])
+    answer = new ApiError('REQUEST_HEADERS_TOO_LARGE', { message: `The request has more than ${maxHeaderSize} bytes of headers. Send fewer or shorter ones.` })
   } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
     status = '408 Request Timeout'
     answer = new ApiError('REQUEST_TIMEOUT', { message: `The request was not sent whole within ${requestTimeoutMs / 1000} s. Send it again.` })

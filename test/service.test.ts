@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import { connect, type AddressInfo } from 'node:net'
 import t from 'tap'
-import { createKey, startService } from './helpers.js'
+import { createService } from '../src/service.js'
+import { createKey, encryptionKeys, startService } from './helpers.js'
 
 t.test('what is no HTTP request is answered in the envelope', async t => {
   const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false })
@@ -23,7 +24,7 @@ t.test('what is no HTTP request is answered in the envelope', async t => {
   })
   t.strictSame(await send('nonsense\r\n\r\n'), { status: 'HTTP/1.1 400 Bad Request', body: answered('is not valid HTTP/1.1') })
   t.strictSame(await send(`GET /v1/health HTTP/1.1\r\nHost: x\r\nX-Long: ${'x'.repeat(20_000)}\r\n\r\n`),
-    { status: 'HTTP/1.1 431 Request Header Fields Too Large', body: answered('has more than 16384 bytes of headers') })
+    { status: 'HTTP/1.1 431 Request Header Fields Too Large', body: { success: false, error: { code: 'REQUEST_HEADERS_TOO_LARGE', message: 'The request has more than 16384 bytes of headers. Send fewer or shorter ones.' } } })
 
   const gone = connect(port, '127.0.0.1')
   await once(gone, 'connect')
@@ -32,6 +33,22 @@ t.test('what is no HTTP request is answered in the envelope', async t => {
   await once(gone, 'close')
   const { status } = await fetch(`http://127.0.0.1:${port}/v1/health`)
   t.equal(status, 200, 'and a client that is gone already is not answered')
+})
+
+t.test('what is no HTTP behind a request that is being served is not answered in its place', async t => {
+  const service = createService({ connectionString: 'postgres://unused', migrate: false, logLevel: 'silent', encryptionKeys })
+  t.teardown(() => service.close())
+  let serve = () => {}
+  const served = new Promise<void>(resolve => { serve = resolve })
+  service.get('/slow', async () => served)
+  await service.listen({ port: 0, host: '127.0.0.1' })
+  const socket = connect((service.server.address() as AddressInfo).port, '127.0.0.1')
+  let answer = ''
+  socket.setEncoding('utf8').on('data', (chunk: string) => { answer += chunk })
+  socket.write('GET /slow HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n')
+  await once(socket, 'close')
+  serve()
+  t.equal(answer, '')
 })
 
 t.test('a client that sends its request too slowly is answered 408, and holds no connection', async t => {
@@ -64,7 +81,7 @@ t.test('a client may choose its request\'s id, if it is short and plain', async 
 
 t.test('answers carry the headers that keep browsers from misusing them, and none is kept by a cache', async t => {
   const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false, docs: '/docs' })
-  for (const url of ['/v1/health', '/v1/limits', '/v1/nowhere', '/nowhere']) {
+  for (const url of ['/v1/health', '/v1/limits', '/v1/nowhere', '/nowhere', '/%zz']) {
     const { headers } = await service.inject(url)
     t.match(headers, {
       'content-security-policy': 'default-src \'none\';frame-ancestors \'none\'',
@@ -73,7 +90,7 @@ t.test('answers carry the headers that keep browsers from misusing them, and non
       'x-frame-options': 'SAMEORIGIN',
       'referrer-policy': 'no-referrer'
     }, url)
-    if (url !== '/nowhere') t.equal(headers['cache-control'], 'no-store', url)
+    if (url.startsWith('/v1')) t.equal(headers['cache-control'], 'no-store', url)
   }
   t.match((await service.inject('/docs/')).headers['content-security-policy'], /script-src 'self'/, 'Swagger UI has a policy of its own')
 })

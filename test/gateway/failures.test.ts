@@ -110,6 +110,22 @@ t.test('an answer that breaks off does not look complete', async t => {
   }
 })
 
+t.test('a request that does not end is not answered in the middle of what the upstream has answered', async t => {
+  const { url } = await startUpstream(t, (_request, response) => { response.writeHead(200, { 'content-length': 400 }).write('x'.repeat(190)) })
+  const { port, headers } = await startGateway(t, { url }, { headersTimeoutMs: 200, requestTimeoutMs: 400 })
+  for (const rest of ['', 'no chunk\r\n']) {
+    const socket = connect(port, '127.0.0.1')
+    let answer = ''
+    socket.setEncoding('utf8').on('error', () => {}).on('data', (chunk: string) => {
+      answer += chunk
+      if (answer.includes('xxx')) socket.write(rest)
+    })
+    socket.write(`POST /x HTTP/1.1\r\nHost: x\r\nX-API-Key: ${headers['x-api-key']}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n`)
+    await once(socket, 'close')
+    t.match(answer, /^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\nx{190}$/)
+  }
+})
+
 t.test('headers of an answer arrive before its body', async t => {
   const ends: (() => void)[] = []
   const { url } = await startUpstream(t, (_request, response) => {
