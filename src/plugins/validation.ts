@@ -104,7 +104,7 @@ export function invalidJson (body: string): ApiError {
     JSON.parse(body)
   } catch (error) {
     // The parser quotes the body around the error; what it quotes may be secret.
-    reason = (error as Error).message.replace(/, (\.\.\.)?".*" is not valid JSON/s, '')
+    reason = (error as Error).message.replace(/, (\.\.\.)?".*"(\.\.\.)? is not valid JSON/s, '')
   }
   return new ApiError('INVALID_JSON', { message: `The body is not valid JSON: ${reason}. Send one JSON object.` })
 }
@@ -140,7 +140,10 @@ function describe (error: VerboseError): ErrorDetail {
       const meant = typeof error.data === 'string' ? suggest(error.data, allowed) : ''
       return { field: path, reason: `must be one of ${allowed.join(', ')}${meant}` }
     }
+    case 'minProperties':
+      return { field: path === '' ? '(root)' : shorten(path), reason: `must have at least one of ${Object.keys(error.parentSchema?.properties ?? {}).join(', ')}` }
     default:
+      if (path === '' && error.keyword === 'type') return { field: '(root)', reason: 'must be a JSON object' }
       return { field: path === '' ? '(root)' : shorten(path), reason: String(error.message) }
   }
 }

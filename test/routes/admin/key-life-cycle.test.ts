@@ -153,7 +153,7 @@ t.test('a change that is not valid is a 400 that names why, and nothing is chang
   const { id } = await createKey(service)
   const before = await show(service, id)
   const cases: [payload: object, field: string, reason: string][] = [
-    [{}, '(root)', 'must NOT have fewer than 1 properties'],
+    [{}, '(root)', 'must have at least one of tier, name, expiresAt, metadata'],
     [{ tier: 'gold' }, 'tier', 'must be one of free, pro, enterprise'],
     [{ name: '' }, 'name', 'must NOT have fewer than 1 characters'],
     [{ nmae: 'x' }, 'nmae', 'is not a known field; did you mean "name"?'],

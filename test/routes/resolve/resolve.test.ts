@@ -106,7 +106,7 @@ t.test('POST /v1/resolve answers the merged body and where each field came from'
 
   const reason = 'names "chian", which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey'
   t.strictSame(answer(await resolve({}, '?properties=chian')), failure(400, 'VALIDATION_ERROR', `The query string is not valid: properties ${reason}`, [{ field: 'properties', reason }]))
-  t.strictSame(answer(await resolve([1])), failure(400, 'VALIDATION_ERROR', 'The body is not valid: (root) must be object', [{ field: '(root)', reason: 'must be object' }]))
+  t.strictSame(answer(await resolve([1])), failure(400, 'VALIDATION_ERROR', 'The body is not valid: (root) must be a JSON object', [{ field: '(root)', reason: 'must be a JSON object' }]))
 })
 
 t.test('a session that is not the caller\'s is refused, as anywhere', async t => {

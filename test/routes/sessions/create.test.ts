@@ -65,7 +65,7 @@ t.test('what is not valid is a 400 that names it, and nothing is stored', async 
     ['a time to live of null', { defaults: {}, ttlSeconds: null }, ttl('must be integer')],
     ['no defaults', {}, [{ field: 'defaults', reason: 'is missing' }]],
     ['defaults of null', { defaults: null }, [{ field: 'defaults', reason: 'must be object' }]],
-    ['an array', [], [{ field: '(root)', reason: 'must be object' }]]
+    ['an array', [], [{ field: '(root)', reason: 'must be a JSON object' }]]
   ]
   for (const [name, payload, details] of cases) {
     const response = await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: payload as object })
@@ -86,7 +86,10 @@ t.test('what is not a JSON body has a code of its own, and nothing is stored', a
   const invalidJson = (reason: string) => failure(400, 'INVALID_JSON', `The body is not valid JSON: ${reason}. Send one JSON object.`)
 
   t.strictSame(answer(await post('{"defaults":', json)), invalidJson('Unexpected end of JSON input'))
-  t.strictSame(answer(await post('{"defaultViewingKey": secret}', json)), invalidJson('Unexpected token \'s\''), 'the parser\'s quotation of the body is left out')
+  for (const spaces of [1, 100]) {
+    const body = `{"padding":${' '.repeat(spaces)}0,"defaultViewingKey": secret, "padding":${' '.repeat(spaces)}0}`
+    t.strictSame(answer(await post(body, json)), invalidJson('Unexpected token \'s\''), 'the parser\'s quotation of the body is left out')
+  }
   t.strictSame(answer(await post('{"defaults":{"__proto__":{"chain":"near"}}}', json)), invalidJson('it sets __proto__ or constructor.prototype'))
   t.strictSame(answer(await post('{"defaults":{}}', { ...headers, 'content-type': 'text/plain' })),
     failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'This operation takes JSON. Send it with Content-Type: application/json.'))
@@ -100,7 +103,7 @@ t.test('what is not a JSON body has a code of its own, and nothing is stored', a
     [{ field: 'request', reason: 'Request body size did not match Content-Length' }]))
   for (const body of [undefined, '']) {
     t.strictSame(answer(await post(body, json)),
-      failure(400, 'VALIDATION_ERROR', 'The body is not valid: (root) must be object', [{ field: '(root)', reason: 'must be object' }]))
+      failure(400, 'VALIDATION_ERROR', 'The body is not valid: (root) must be a JSON object', [{ field: '(root)', reason: 'must be a JSON object' }]))
   }
   const { rows } = await createPool(t, connectionString).query('select count(*)::int as sessions from sipher_sessions.sessions')
   t.strictSame(rows, [{ sessions: 0 }])
