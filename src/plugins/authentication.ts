@@ -172,7 +172,16 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     }
   }
 
-  async function requireAdminKey (request: FastifyRequest): Promise<void> {
+  let lastAdminCheck: Promise<void> = Promise.resolve()
+
+  // One after the other, so that of guesses that come at the same time each is counted before the next is looked at.
+  function requireAdminKey (request: FastifyRequest): Promise<void> {
+    const check = lastAdminCheck.then(() => checkAdminKey(request))
+    lastAdminCheck = check.catch(() => {})
+    return check
+  }
+
+  async function checkAdminKey (request: FastifyRequest): Promise<void> {
     if (!adminDigest) throw new ApiError('ADMIN_DISABLED', { headers: { 'retry-after': '3600' } })
     // Here the right key is refused as well: otherwise guesses would go on at full speed, and only be answered otherwise.
     await fastify.requestLimits.knownToFail(request)

@@ -1,6 +1,7 @@
 import { type TObject } from '@sinclair/typebox'
-import { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
-import { type ErrorCode } from '../errors.js'
+import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { type FastifyInstance, type FastifyPluginAsync, type FastifyRequest } from 'fastify'
+import { validationError, type ErrorCode } from '../errors.js'
 import { type SessionDefaultsMapping } from '../fill-defaults.js'
 import errorHandler from '../plugins/error-handler.js'
 import openapiPlugin, { type OpenApiOptions } from '../plugins/openapi.js'
@@ -82,21 +83,42 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
     await proAndUp.register(createSession, { schemas })
     await proAndUp.register(getSession, { schemas })
     await proAndUp.register(updateSession, { schemas })
-    await proAndUp.register(deleteSession, { schemas })
+    await proAndUp.register(ignoringBodies(deleteSession), { schemas })
   })
 
   await fastify.register(async (admin) => {
-    describeRoutes(admin, [{ AdminKeyAuth: [] }, { BearerAuth: [] }])
+    describeRoutes(admin, [{ AdminKeyAuth: [] }, { BearerAuth: [] }], ['VALIDATION_ERROR'])
+    admin.addHook('onRoute', route => {
+      route.config = { ...route.config, sessionDefaults: false }
+    })
     admin.addHook('onRequest', fastify.requireAdminKey)
+    admin.addHook('onRequest', refuseSession)
     await admin.register(createApiKey)
     await admin.register(listApiKeys)
     await admin.register(getApiKey)
     await admin.register(updateApiKey)
     await admin.register(rotateApiKey)
-    await admin.register(revokeApiKey)
+    await admin.register(ignoringBodies(revokeApiKey))
     await admin.register(listTiers)
     await admin.register(listAudit)
   }, { prefix: '/admin' })
+}
+
+/** The operation as one that leaves unread what a client sends in its body: with DELETE it means nothing (RFC 9110, 9.3.5). */
+function ignoringBodies<Options extends object> (operation: FastifyPluginAsyncTypebox<Options>): FastifyPluginAsync<Options> {
+  return async (scope, options) => {
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', (_request, payload, done) => {
+      payload.resume()
+      done(null)
+    })
+    await scope.register(operation, options as never)
+  }
+}
+
+/** The admin key has no sessions, and an operation must not run as if it had not named one. */
+async function refuseSession ({ headers }: FastifyRequest): Promise<void> {
+  if (headers['x-session-id'] !== undefined) throw validationError('request', [{ field: 'X-Session-Id', reason: 'is not for admin operations, which take no session; leave it out' }])
 }
 
 /** What a request that names a session can be answered on any route. */

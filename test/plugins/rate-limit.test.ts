@@ -196,6 +196,9 @@ t.test('authentications that fail are limited by address', async t => {
   t.equal(refused.statusCode, 429)
   t.match(refused.json().error, { code: 'RATE_LIMIT_EXCEEDED', message: /^Too many requests from this address carried no valid API key\. Try again in \d+ s\.$/ })
   t.equal((await fail('192.0.2.2')).statusCode, 401, 'another address is not affected')
+  const guess = (key: string) => service.inject({ url: '/v1/admin/tiers', remoteAddress: '192.0.2.3', headers: { 'x-api-key': key } })
+  const burst = await Promise.all([...Array.from({ length: 150 }, () => guess('garbage')), guess(adminKey)])
+  t.strictSame(burst.map(({ statusCode }) => statusCode), [...Array<number>(100).fill(401), ...Array<number>(51).fill(429)], 'at the same time as well')
   t.equal((await service.inject({ url: '/v1/admin/tiers', remoteAddress: '192.0.2.1', headers: { 'x-api-key': adminKey } })).statusCode, 429, 'the right admin key would tell whoever guesses')
 })
 
