@@ -32,7 +32,7 @@ export function placementsOf (names: readonly string[], mapping: SessionDefaults
   for (const name of Object.keys(mapping)) {
     if (!names.includes(name)) throw new Error(`The option mapping names ${JSON.stringify(name)}, which sessions do not hold; they hold ${names.join(', ')}`)
   }
-  return names.flatMap(name => [mapping[name] ?? name].flat().map(at => ({ name, at, path: parsePath(at) })))
+  return names.flatMap(name => [Object.hasOwn(mapping, name) ? mapping[name]! : name].flat().map(at => ({ name, at, path: parsePath(at) })))
 }
 
 function parsePath (at: string): PathStep[] {

@@ -3,7 +3,7 @@ import swagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import t from 'tap'
 import sipherSessions from '../src/index.js'
-import { answer, createDatabase, createKey, createPool, createSession, encryptionKeys, sendInTwo } from './helpers.js'
+import { answer, createDatabase, createKey, createPool, createSession, encryptionKeys, failure, sendInTwo } from './helpers.js'
 
 t.test('two apps with two databases live in one process and know nothing of each other', async t => {
   const apps = await Promise.all(['a', 'b'].map(async () => {
@@ -109,7 +109,7 @@ t.test('a session is answered as it is filled in, whatever the host\'s schema sa
 t.test('a host brings its own identity, and needs no table of keys', async t => {
   const host = Fastify()
   t.teardown(() => host.close())
-  const failure = new Error('identity is down')
+  const down = new Error('identity is down')
   host.setErrorHandler((error: Error, _request, reply) => reply.code(500).send({ host: error.message }))
   await host.register(sipherSessions, {
     encryptionKeys,
@@ -117,7 +117,8 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
     sweepIntervalMs: 0,
     identify (request) {
       const { 'x-user': user, 'x-tier': tier = 'pro' } = request.headers
-      if (user === 'broken') throw failure
+      if (user === 'broken') throw down
+      if (user === 'status') throw Object.assign(new Error('says the host'), { statusCode: Number(request.headers['x-status']), headers: { 'retry-after': 7 } })
       if (user === 'late') throw Object.assign(new Error('token expired'), { statusCode: 401 })
       const id = { nobody: '', nul: 'ann\0', half: 'ann\ud800', whole: 'ann🔑', long: 'é'.repeat(250), longer: 'é'.repeat(250) + 'e' }[String(user)]
       if (id !== undefined) return { id, tier: 'pro' }
@@ -137,6 +138,16 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
   t.strictSame(answer(await echo({ 'x-user': 'late' })), { status: 500, body: { host: 'token expired' } })
   const refused = await host.inject({ url: '/v1/limits', headers: { 'x-user': 'late' } })
   t.strictSame([refused.statusCode, refused.json().error.code, refused.headers['www-authenticate']], [401, 'UNAUTHORIZED', 'Bearer realm="sipher-sessions"'], 'but where it is the API\'s')
+  for (const [status, code, message, retryAfter] of [
+    [403, 'TIER_ACCESS_DENIED', 'says the host', undefined], [429, 'RATE_LIMIT_EXCEEDED', 'says the host', '7'],
+    [503, 'SERVICE_UNAVAILABLE', 'The service cannot answer this request at the moment. Try again later.', '7']
+  ] as const) {
+    const response = await host.inject({ url: '/v1/limits', headers: { 'x-user': 'status', 'x-status': String(status) } })
+    t.strictSame([answer(response), response.headers['retry-after']], [failure(status, code, message), retryAfter])
+  }
+  const failed = await host.inject({ url: '/v1/limits', headers: { 'x-user': 'broken' } })
+  t.equal(failed.json().error.code, 'INTERNAL_SERVER_ERROR')
+  t.match(failed.headers['x-request-id'], /^req-/, 'by which the log has the cause')
   for (const user of ['nobody', 'nul', 'half', 'longer']) {
     t.strictSame((await echo({ 'x-user': user })).json(), { host: 'identify answered a principal whose id is not a string of 1 to 500 bytes, without NUL and half a surrogate pair' })
   }
@@ -149,6 +160,7 @@ t.test('a host protects its own routes with API keys and tiers', async t => {
   t.teardown(() => host.close())
   await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
   host.post('/paid', { onRequest: [host.requirePrincipal, host.requireTier('enterprise')] }, async request => request.principal)
+  host.get('/tier', { onRequest: host.requireTier('enterprise') }, async request => request.principal)
   await host.ready()
   const { key, id, headers } = await createKey(host, 'enterprise')
   const sessionId = await createSession(host, key)
@@ -157,6 +169,9 @@ t.test('a host protects its own routes with API keys and tiers', async t => {
   t.equal(response.headers['ratelimit-remaining'], '99998', 'a request counts once')
   t.equal((await host.inject({ method: 'POST', url: '/paid' })).json().code, 'UNAUTHORIZED')
   t.equal((await host.inject({ method: 'POST', url: '/paid', headers: (await createKey(host)).headers })).json().code, 'TIER_ACCESS_DENIED')
+  const alone = await host.inject({ url: '/tier', headers })
+  t.strictSame([alone.json(), alone.headers['ratelimit-remaining']], [{ id, tier: 'enterprise' }, '99997'], 'a tier hook alone authenticates as well')
+  t.equal((await host.inject('/tier')).json().code, 'UNAUTHORIZED')
 })
 
 t.test('of several tier hooks of a route all hold for a key that changes while a body is on its way', async t => {

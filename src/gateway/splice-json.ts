@@ -35,7 +35,7 @@ function outline (text: string, maxDepth: number, places: Places): unknown {
     while (/[ \t\n\r]/.test(text.charAt(i))) i++
   }
 
-  /** Also a key of the text; the JSON parser knows what its escapes mean. */
+  /** Also a key of the text; of one with escapes the JSON parser knows what they mean. */
   function skipString (): void {
     i++
     while (text[i] !== '"') i += text[i] === '\\' ? 2 : 1
@@ -74,7 +74,8 @@ function outline (text: string, maxDepth: number, places: Places): unknown {
     while (text[i] !== '}') {
       const start = i
       skipString()
-      const name = JSON.parse(text.slice(start, i)) as string
+      const key = text.slice(start, i)
+      const name = key.includes('\\') ? JSON.parse(key) as string : key.slice(1, -1)
       skipSpace()
       i++ // the colon
       object[name] = readValue(depth + 1)

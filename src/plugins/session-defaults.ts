@@ -131,7 +131,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     await fastify.authenticatePrincipal(request, reply, () => {
       if (isValid) reading = fastify.sessionRepository.beginUse(sessionId)
     })
-    if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
+    if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request, reply)
     if (!reading) {
       throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
     }
@@ -153,7 +153,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const readAgain = async () => {
       const current = fastify.sessionRepository.beginUse(reading.sessionId)
       await fastify.authenticateAgain(request)
-      if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request)
+      if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request, reply)
       return use(current)
     }
     // A body may take long to come, and the session be deleted meanwhile: then it is read again, now that all is there.
@@ -213,8 +213,11 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
 /** A name that sessions do not hold is a typing error, and would leave a request without what its caller relies on. */
 function requireKnownNames ({ method, url, config }: RouteOptions, names: readonly string[]): void {
-  const selection = config?.sessionDefaults
-  const unknown = Array.isArray(selection) ? selection.find(name => !names.includes(name)) : undefined
+  const selection: unknown = config?.sessionDefaults
+  if (!Array.isArray(selection) && !['undefined', 'boolean', 'function'].includes(typeof selection)) {
+    throw new Error(`The route ${String(method)} ${url} has ${JSON.stringify(selection)} in config.sessionDefaults; it is true, false, a list of names or a function`)
+  }
+  const unknown = Array.isArray(selection) ? selection.find(name => !names.includes(name as string)) as unknown : undefined
   if (unknown !== undefined) {
     throw new Error(`The route ${String(method)} ${url} has ${JSON.stringify(unknown)} in config.sessionDefaults, which sessions do not hold; they hold ${names.join(', ')}`)
   }

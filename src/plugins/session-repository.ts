@@ -198,7 +198,10 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
         await sleep(waitMs)
         await database.query(makeRoomText, [ownerId, expiredAtOnce])
       }
-      throw new ApiError('SERVICE_UNAVAILABLE', { headers: { 'retry-after': '1' } })
+      throw new ApiError('SERVICE_UNAVAILABLE', {
+        message: 'Too many sessions of this key are being created and removed at the moment. Try again in 1 s.',
+        headers: { 'retry-after': '1' }
+      })
     },
 
     /** Begins to read a session for `use`, before it is known who asks for it. A failure is told by `use`. */

@@ -1,4 +1,4 @@
-import { type FastifyRequest } from 'fastify'
+import { type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError } from '../errors.js'
 import { type Tier, tierNames } from '../schemas/tier.js'
@@ -35,11 +35,12 @@ export const tierLimits: Readonly<Record<Tier, TierLimits>> = {
 export const sessionTiers = tierNames.filter(tier => tierLimits[tier].sessions)
 
 /**
- * An `onRequest` hook that refuses principals of other tiers with `TIER_ACCESS_DENIED`. It goes after the hook that
- * authenticates.
+ * An `onRequest` hook that refuses principals of other tiers with `TIER_ACCESS_DENIED`. It authenticates the request, as
+ * `requirePrincipal` does, where that has not been done.
  */
 function requireTier (...tiers: Tier[]) {
-  return async function (request: FastifyRequest): Promise<void> {
+  return async function (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    if (request.principal === null) await request.server.requirePrincipal(request, reply)
     checkTier(request, tiers)
     request.requiredTiers = request.requiredTiers?.filter(tier => tiers.includes(tier)) ?? tiers
   }

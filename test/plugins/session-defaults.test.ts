@@ -364,9 +364,14 @@ t.test('a name or a path that cannot be meant is refused at the start', async t 
     await t.rejects(register({ chain: path }), { message: `The option mapping has the path ${JSON.stringify(path)}; a path is like "network", "options.privacy" or "transfers[].chain"` }, path)
   }
   await t.rejects(register({}, Obj({ größe: String() })), { message: 'The default "größe" cannot be named in a header; use ASCII letters, digits and _' })
+  await register({}, Obj({ constructor: String(), toString: String() }))
   await startHost(t, host => {
     t.throws(() => host.post('/typo', { config: { sessionDefaults: ['chian'] } }, async () => null),
       { message: 'The route POST /typo has "chian" in config.sessionDefaults, which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey' })
+    for (const value of ['chain', 1, { chain: true }, null]) {
+      t.throws(() => host.post('/typo', { config: { sessionDefaults: value as unknown as boolean } }, async () => null),
+        { message: `The route POST /typo has ${JSON.stringify(value)} in config.sessionDefaults; it is true, false, a list of names or a function` })
+    }
   })
 })
 
