@@ -6,6 +6,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { chromium } from 'playwright-core'
+import { beforeExit } from './before-exit.js'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
 if (!existsSync(executablePath)) {
@@ -16,9 +17,13 @@ if (!existsSync(executablePath)) {
 const dataDir = mkdtempSync(join(tmpdir(), 'sipher-browser-'))
 chmodSync(dataDir, 0o755)
 const service = spawn('npm', ['start'], { env: { ...process.env, PORT: '0', DATA_DIR: dataDir }, stdio: ['ignore', 'pipe', 'inherit'], detached: true })
-const browser = await chromium.launch({
-  executablePath,
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+const ended = new Promise(resolve => service.once('exit', resolve))
+let browser
+const cleanUp = beforeExit(async () => {
+  await browser?.close()
+  service.kill('SIGTERM')
+  await ended
+  rmSync(dataDir, { recursive: true, force: true })
 })
 
 let passed = 0
@@ -35,6 +40,10 @@ async function check (name, step) {
 }
 
 try {
+  browser = await chromium.launch({
+    executablePath,
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+  })
   const { url, key } = await started()
   const page = await browser.newPage({ viewport: { width: 1280, height: 1600 } })
   const complaints = []
@@ -75,11 +84,8 @@ try {
   mkdirSync('.cache', { recursive: true })
   await page.screenshot({ path: '.cache/swagger-ui.png', fullPage: true })
 } finally {
-  await browser.close()
-  const ended = new Promise(resolve => service.once('exit', resolve))
-  service.kill('SIGTERM')
+  await cleanUp()
   await check('npm start ends by SIGTERM', async () => assert.equal(await ended, 0))
-  rmSync(dataDir, { recursive: true, force: true })
 }
 console.log(`${passed} passed, ${failed} failed`)
 process.exitCode = failed === 0 ? 0 : 1
