@@ -1,55 +1,42 @@
-// Starts the API and the gateway in front of it, with an embedded PostgreSQL whose data is gone afterwards, and prints
-// a request to try. Ctrl-C ends all of it.
-import { spawn, spawnSync } from 'node:child_process'
+// The API and the gateway in front of it, on ports of this machine.
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { freeAddress, runExample, startServer } from '../shared/run.js'
 import { api } from './api.js'
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
-if (!existsSync(join(root, 'dist', 'server.js'))) spawnSync('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit' })
+const here = import.meta.dirname
 
-const upstream = api.listen(Number(process.env.API_PORT ?? 3000), '127.0.0.1')
-await once(upstream, 'listening')
+await runExample(async ({ connectionString, onEnd }) => {
+  const upstream = api.listen(Number((await freeAddress('API_PORT', 3000)).split(':')[1]), '127.0.0.1')
+  await once(upstream, 'listening')
+  onEnd(() => {
+    upstream.closeAllConnections()
+    upstream.close()
+  })
 
-const adminKey = randomBytes(32).toString('hex')
-const dataDir = mkdtempSync(join(tmpdir(), 'gateway-express-'))
-chmodSync(dataDir, 0o755) // PostgreSQL of root runs as another user.
-const gateway = spawn(process.execPath, [join(root, 'dist', 'server.js')], {
-  stdio: ['ignore', 'pipe', 'inherit'],
-  env: {
-    ...process.env,
-    DATA_DIR: dataDir,
-    ADMIN_API_KEY: adminKey,
-    UPSTREAM_URL: `http://127.0.0.1:${upstream.address().port}`,
-    UPSTREAM_OPENAPI: fileURLToPath(new URL('openapi.yaml', import.meta.url))
-  }
-})
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => gateway.kill('SIGTERM'))
-gateway.on('exit', code => {
-  upstream.closeAllConnections()
-  upstream.close()
-  rmSync(dataDir, { recursive: true, force: true })
-  process.exitCode = code ?? 1
-})
+  const address = await freeAddress('PORT', 5006)
+  const url = `http://${address}`
+  const adminKey = randomBytes(32).toString('hex')
+  await startServer({
+    command: process.execPath,
+    args: [join(here, '..', '..', 'dist', 'server.js')],
+    env: {
+      ...process.env,
+      HOST: '127.0.0.1',
+      PORT: address.split(':')[1],
+      DATABASE_URL: connectionString,
+      ADMIN_API_KEY: adminKey,
+      SESSION_ENCRYPTION_KEYS: process.env.SESSION_ENCRYPTION_KEYS ?? randomBytes(32).toString('base64'),
+      UPSTREAM_URL: `http://127.0.0.1:${upstream.address().port}`,
+      UPSTREAM_OPENAPI: join(here, 'openapi.yaml'),
+      LOG_LEVEL: process.env.LOG_LEVEL ?? 'warn'
+    },
+    url: `${url}/v1/health`,
+    hint: 'It says why above.',
+    onEnd
+  })
 
-let printed = ''
-for await (const chunk of gateway.stdout.setEncoding('utf8')) {
-  const before = printed
-  printed += chunk
-  const listening = /Server listening at (http:\/\/[^"]+)/
-  if (!listening.test(before) && listening.test(printed)) {
-    await introduce(listening.exec(printed)[1]).catch(error => {
-      console.error(error)
-      gateway.kill('SIGTERM')
-    })
-  }
-}
-
-async function introduce (url) {
   const post = async (path, key, body) => {
     const response = await fetch(url + path, { method: 'POST', headers: { 'X-API-Key': key, 'Content-Type': 'application/json' }, body: JSON.stringify(body) })
     return (await response.json()).data
@@ -61,4 +48,4 @@ The gateway is in front of the API. This leaves chain and privacyLevel to its se
 
 curl -sS ${url}/transfers -H 'X-API-Key: ${key}' -H 'X-Session-Id: ${sessionId}' -H 'Content-Type: application/json' -d '{"amount": 5}'
 `)
-}
+})

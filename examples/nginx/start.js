@@ -25,7 +25,7 @@ await runExample(async ({ connectionString, directory, onEnd }) => {
   onEnd(() => { server.close().closeAllConnections() })
   const api = `127.0.0.1:${server.address().port}`
 
-  const listen = process.env.PORT ? `127.0.0.1:${process.env.PORT}` : await freeAddress()
+  const listen = await freeAddress('PORT')
   const prefix = join(directory, 'nginx')
   mkdirSync(join(prefix, 'temp'), { recursive: true })
   const values = { listen, service, api }

@@ -79,10 +79,16 @@ export async function startServer ({ command, args, env = process.env, url, hint
   return child.pid
 }
 
-/** An address for servers that cannot say which port they were given. */
-export async function freeAddress () {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
+/**
+ * An address for servers that cannot say which port they were given.
+ *
+ * @param {string} [variable] of the environment that may have the port
+ * @param {number} [standard] the port where it has none; 0 for any free one
+ * @throws Error when somebody listens there already, whom a request would be taken to
+ */
+export async function freeAddress (variable = '', standard = 0) {
+  const server = createServer().listen(Number(process.env[variable] || standard), '127.0.0.1')
+  await once(server, 'listening').catch(error => { throw new Error(`${error.message}. Set ${variable} to a port that is free.`) })
   const { port } = server.address()
   server.close()
   await once(server, 'close')
