@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { parse } from 'yaml'
 import { ConfigError, Environment, loadConfig } from '../src/config.js'
 
 const keys = [1, 2].map(byte => Buffer.alloc(32, byte).toString('base64'))
@@ -143,6 +144,13 @@ t.test('what is wrong is named, all of it at once', async t => {
   for (const [key, problem] of [[wrong, 'has 16 bytes instead of 32'], ['not*base64', 'is not base64'], [keys[0], 'is the same as one before it']]) {
     t.equal(message({ SESSION_ENCRYPTION_KEYS: `${keys[0]},${key}` }), `SESSION_ENCRYPTION_KEYS: key 2 ${problem}. ${Environment.properties.SESSION_ENCRYPTION_KEYS.description}`)
   }
+})
+
+t.test('docker-compose.yml passes every variable on that is not the container\'s own', async t => {
+  const { services } = parse(readFileSync('docker-compose.yml', 'utf8')) as { services: { sessions: { environment: Record<string, string> } } }
+  const { DATABASE_URL, SESSION_ENCRYPTION_KEYS, ...others } = services.sessions.environment
+  const own = ['HOST', 'PORT', 'DATA_DIR', 'DATABASE_URL', 'DATABASE_POOLER', 'SESSION_ENCRYPTION_KEYS']
+  t.strictSame(others, Object.fromEntries(Object.keys(Environment.properties).filter(name => !own.includes(name)).map(name => [name, `\${${name}:-}`])))
 })
 
 t.test('the README\'s table has every variable with its default and meaning', async t => {
