@@ -45,6 +45,7 @@ export interface KeyRing {
  * @throws KeyRingError
  */
 export function createKeyRing (encoded: readonly string[]): KeyRing {
+  if (!Array.isArray(encoded)) throw new KeyRingError('it is no list of keys.')
   const keys = new Map<string, Buffer>()
   for (const [index, text] of encoded.entries()) {
     const key = decodeKey(text, index)
@@ -91,7 +92,8 @@ export function generateEncryptionKey (): string {
   return randomBytes(keyLength).toString('base64')
 }
 
-function decodeKey (text: string, index: number): Buffer {
+function decodeKey (text: unknown, index: number): Buffer {
+  if (typeof text !== 'string') throw new KeyRingError(`key ${index + 1} is missing.`)
   const key = Buffer.from(text, 'base64')
   // Node's decoder leaves out what is not base64, so that a typing error would give another key.
   if (key.toString('base64') !== text) throw new KeyRingError(`key ${index + 1} is not base64.`)

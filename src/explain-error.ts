@@ -20,7 +20,12 @@ export function explainError (error: unknown): string {
   if (code === '42501') {
     return `The user of DATABASE_URL may not do what is needed (${message}). Migrate as one who may make tables (npx sipher-sessions migrate), and let this one use all that is in the schema sipher_sessions.`
   }
-  // What the driver says itself has no code.
+  // What the driver says itself has no code, and nor has what TLS says of a certificate one that begins alike.
+  if (/^SASL|client password must be/.test(message)) return `The database of DATABASE_URL cannot be used: it wants a password, and the URL has none, or not its (${message}). Write it as postgres://user:password@host/database.`
+  if (/does not support SSL|certificate|unable to verify/i.test(message)) {
+    return `The database of DATABASE_URL cannot be used: TLS with it fails (${message}). See sslmode and sslrootcert in the URL: sslmode=no-verify trusts any certificate, sslmode=disable is without TLS.`
+  }
+  if (message === 'Connection terminated unexpectedly') return `The database of DATABASE_URL cannot be used: what answers there ended the connection (${message}). Is it a PostgreSQL?`
   if (/connection timeout|timeout exceeded when trying to connect/.test(message)) return `The database of DATABASE_URL cannot be used: nothing answers there (${message})`
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that
   // does not exist, or a wrong password.

@@ -14,6 +14,12 @@ t.test('what the user can mend is a sentence', async t => {
   t.equal(explainError(withCode('ECONNREFUSED', '')), 'The database of DATABASE_URL cannot be used: ECONNREFUSED')
   t.equal(explainError(withCode('28P01', 'wrong password')), 'The database of DATABASE_URL cannot be used: wrong password')
   t.equal(explainError(new Error('Connection terminated due to connection timeout')), 'The database of DATABASE_URL cannot be used: nothing answers there (Connection terminated due to connection timeout)')
+  for (const message of ['The server does not support SSL connections', 'self-signed certificate', 'unable to verify the first certificate']) {
+    t.equal(explainError(new Error(message)), `The database of DATABASE_URL cannot be used: TLS with it fails (${message}). See sslmode and sslrootcert in the URL: sslmode=no-verify trusts any certificate, sslmode=disable is without TLS.`)
+  }
+  t.equal(explainError(new Error('SASL: SCRAM-SERVER-FIRST-MESSAGE: client password must be a string')), 'The database of DATABASE_URL cannot be used: it wants a password, and the URL has none, or not its ' +
+    '(SASL: SCRAM-SERVER-FIRST-MESSAGE: client password must be a string). Write it as postgres://user:password@host/database.')
+  t.equal(explainError(new Error('Connection terminated unexpectedly')), 'The database of DATABASE_URL cannot be used: what answers there ended the connection (Connection terminated unexpectedly). Is it a PostgreSQL?')
   t.equal(explainError(withCode('42501', 'permission denied for database x')), 'The user of DATABASE_URL may not do what is needed (permission denied for database x). Migrate as one who may make tables ' +
     '(npx sipher-sessions migrate), and let this one use all that is in the schema sipher_sessions.')
   t.equal(explainError(withCode('08P01', 'unsupported startup parameter: statement_timeout')), 'DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for ' +

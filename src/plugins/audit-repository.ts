@@ -197,5 +197,6 @@ declare module 'fastify' {
 }
 
 export default fp<AuditOptions>(async (fastify, { auditRetentionDays = 90 }) => {
+  if (!Number.isInteger(auditRetentionDays) || auditRetentionDays < 1) throw new Error(`The option auditRetentionDays is ${auditRetentionDays}; it must be a whole number from 1`)
   fastify.decorate('auditRepository', createAuditRepository(fastify.sessionDatabase, auditRetentionDays))
 }, { name: 'audit-repository', fastify: '5.x', dependencies: ['database'] })

@@ -220,7 +220,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
 
 function ignore (): void {}
 
-export type Database = ReturnType<typeof createDatabase>
+type Database = ReturnType<typeof createDatabase>
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -5,7 +5,7 @@ import { ApiError, validationError } from '../errors.js'
 import { challenge } from './authentication.js'
 
 /** The API's error for whatever a route or the framework has thrown. What is not the caller's fault hides its cause. */
-export function toApiError (error: unknown): ApiError {
+function toApiError (error: unknown): ApiError {
   if (error instanceof ApiError) return error
   const { code = '', statusCode = 500, message } = error as Partial<FastifyError>
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new ApiError('PAYLOAD_TOO_LARGE', { cause: error })

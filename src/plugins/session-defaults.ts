@@ -113,6 +113,10 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
       for (const { name } of takenBy(plan, route)) unread.delete(name)
     }
     if (count > 0 && unread.size > 0) warnOfUnread(fastify.log, unread)
+    // An instance inherits from the one that it is in.
+    if (count === 0 && Object.getPrototypeOf(fastify) !== Object.prototype) {
+      fastify.log.warn('sipher-sessions is registered in a scope without other routes: those around it take nothing of a session, and do not refuse one that there is not. Register it where your routes are, or wrap the plugin that registers it in fastify-plugin.')
+    }
   })
 
   // Most requests name no session, and a hook that is asynchronous for them too would cost each a promise.
@@ -224,7 +228,7 @@ function requireKnownNames ({ method, url, config }: RouteOptions, names: readon
 }
 
 /** Tells of defaults that clients can put into a session to no effect. */
-export function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): void {
+function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): void {
   const list = [...names].join(', ')
   log.warn({ defaults: list }, `No route takes these session defaults: ${list}. Give a route's schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).`)
 }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type TObject } from '@sinclair/typebox'
+import { Kind, type TObject } from '@sinclair/typebox'
 import fp from 'fastify-plugin'
 import { createBackgroundWork } from '../background.js'
 import { createBatch } from '../batch.js'
@@ -376,6 +376,10 @@ declare module 'fastify' {
 }
 
 export default fp<SessionRepositoryOptions>(async (fastify, { defaults, encryptionKeys = [] }) => {
+  // Of another version, or without the marks that copies as JSON lose, all properties would be required, and none secret.
+  if ((defaults as Partial<TObject> | null)?.[Kind] !== 'Object') {
+    throw new Error('The option defaults is no object of @sinclair/typebox 0.34, such as Type.Object({ region: Type.Optional(Type.String()) }).')
+  }
   const keyRing = readKeyRing(encryptionKeys)
   const secret = secretNames(defaults)
   if (secret.length > 0 && keyRing.currentKeyId === undefined) {

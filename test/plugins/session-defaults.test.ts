@@ -404,6 +404,16 @@ t.test('at the start a warning names the defaults that no route takes', async t 
     'The schemas of GET /zod are no JSON Schema, so that what they take of a session is not known: the route is given chain, privacyLevel, rpcProvider, backend, defaultViewingKey. Name what it takes in config.sessionDefaults.'
   ])
   t.strictSame(await warningsOf(() => {}), [], 'an app without routes of its own takes none, and needs no telling')
+
+  const lines: string[] = []
+  const host = Fastify({ logger: { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } } })
+  t.teardown(() => host.close())
+  await host.register(async scope => {
+    await scope.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  })
+  host.post('/outside', handler)
+  await host.ready()
+  t.match(lines.map(line => (JSON.parse(line) as { msg: string }).msg), [/^sipher-sessions is registered in a scope without other routes: /])
 })
 
 t.test('a route whose schemas cannot be read takes all values, or those that it names', async t => {

@@ -1,7 +1,7 @@
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Type } from '@sinclair/typebox'
+import { Type, type TObject } from '@sinclair/typebox'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type pg from 'pg'
 import t, { type Test } from 'tap'
@@ -232,6 +232,14 @@ t.test('where sessions can hold a secret the registration needs keys, and says s
   const message = 'sipher-sessions needs encryptionKeys: sessions hold secret values (defaultViewingKey), which are stored encrypted. Give it a list of keys, each 32 random bytes in base64 (openssl rand -base64 32), or `defaults` without a secret property.'
   await t.rejects(register({}), { message })
   await t.rejects(register({ encryptionKeys: [] }), { message })
+  for (const [keys, reason] of [[[undefined], 'key 1 is missing.'], [[...encryptionKeys, undefined], 'key 2 is missing.'], ['key', 'it is no list of keys.']] as const) {
+    await t.rejects(register({ encryptionKeys: keys as unknown as string[] }), { name: 'KeyRingError', message: `The option encryptionKeys is wrong: ${reason}` })
+  }
+  const noObject = { message: 'The option defaults is no object of @sinclair/typebox 0.34, such as Type.Object({ region: Type.Optional(Type.String()) }).' }
+  for (const defaults of [{}, null, { type: 'object', properties: {} }, Type.String()]) await t.rejects(register({ encryptionKeys, defaults: defaults as TObject }), noObject)
+  for (const auditRetentionDays of [0, 0.5, NaN]) {
+    await t.rejects(register({ encryptionKeys, auditRetentionDays }), { message: `The option auditRetentionDays is ${auditRetentionDays}; it must be a whole number from 1` })
+  }
   await t.rejects(register({ encryptionKeys: [...encryptionKeys, 'c2hvcnQ='] }), { name: 'KeyRingError', message: 'The option encryptionKeys is wrong: key 2 has 5 bytes instead of 32.' })
   await t.resolves(register({ defaults: Type.Object({ chain: Type.String() }) }))
 })
