@@ -95,6 +95,11 @@ export function hasBody ({ headers }: FastifyRequest): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 }
 
+/** Whether the body that has begun, in chunks, has ended without a byte. */
+function isEmpty ({ raw }: FastifyRequest): boolean {
+  return raw.complete && raw.readableLength === 0
+}
+
 /**
  * The text of a JSON body, valid; empty where none was sent; null for what is left alone.
  *
@@ -102,16 +107,12 @@ export function hasBody ({ headers }: FastifyRequest): boolean {
  * @throws INVALID_JSON, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE: what cannot be given the defaults does not go without
  */
 async function readText (request: FastifyRequest, limit: number, mediaTypes: readonly string[] | null): Promise<string | null> {
-  if (!hasBody(request)) return ''
   const { 'content-type': contentType = '', 'content-encoding': encoding = 'identity' } = request.headers
-  if (contentType === '') {
-    // A body in chunks may have none.
-    if (request.headers['content-length'] === undefined && (await readBody(request, limit)).length === 0) return ''
-    throw new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: 'The body has no Content-Type, so that it is not known whether the session\'s defaults go into it. Send Content-Type: application/json, or what else it is.' })
-  }
+  if (!hasBody(request) || (contentType === '' && isEmpty(request))) return ''
   if (!isJson(contentType)) {
     if (mediaTypes?.every(range => !isInRange(contentType, range))) {
-      throw new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: `The session's defaults go into the JSON that this operation takes, and the body is ${essenceOf(contentType).slice(0, 100)}, which its document does not have. Send it with Content-Type: application/json, or send no X-Session-Id.` })
+      const sent = contentType === '' ? 'has no Content-Type' : `is ${essenceOf(contentType).slice(0, 100)}, which its document does not have`
+      throw new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: `The session's defaults go into the JSON that this operation takes, and the body ${sent}. Send it with Content-Type: application/json, or send no X-Session-Id.` })
     }
     return null
   }

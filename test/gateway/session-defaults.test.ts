@@ -173,6 +173,11 @@ t.test('a body of a type that the document does not have is refused where the op
     t.equal((await post(type, headers)).status, 200, 'without a session it is sent on')
   }
   t.equal(received.length, 3)
+  for (const framing of [{ 'content-length': 2 }, { 'transfer-encoding': 'chunked' }] as Record<string, string | number>[]) {
+    const response = await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, ...framing }, body: '{}' })
+    t.strictSame({ status: response.status, body: response.json() }, failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'The session\'s defaults go into the JSON that this operation takes, and the body has no Content-Type. Send it with Content-Type: application/json, or send no X-Session-Id.'))
+  }
+  t.equal(received.length, 3)
 })
 
 t.test('a large or compressed body of an operation that takes nothing streams through', async t => {
@@ -337,4 +342,21 @@ t.test('a document that cannot be used ends the start with a sentence', async t 
   await t.resolves(startWith(`${url}/openapi.yaml`))
   await t.resolves(startWith(file('openapi: 3.1.0\nwebhooks: {}')), 'one without paths has no operation')
   server.closeAllConnections()
+})
+
+t.test('a default that is set while a body is on its way is filled in', async t => {
+  const { url, received } = await startUpstream(t)
+  const { service, id, headers, sessionId, withSession } = await startGateway(t, { url })
+  await sendInTwo(t, service, id, { path: '/x', headers: withSession, body: '{"a":1}' }, async () => {
+    t.equal((await service.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { rpcProvider: 'triton' } } })).statusCode, 200)
+  })
+  t.strictSame(JSON.parse(received.at(-1)!.body), { chain: 'near', privacyLevel: 'shielded', rpcProvider: 'triton', a: 1 })
+})
+
+t.test('a parameter of a path may be long', async t => {
+  const { send } = await start(t, { openapi: writeDocument(t, { paths: { '/accounts/{id}': { get: { parameters: [{ in: 'query', name: 'chain' }] } } } }) })
+  for (const length of [10, 101, 4000]) {
+    const path = `/accounts/${'a'.repeat(length)}`
+    t.equal((await send('GET', path)).url, `${path}?chain=near`, `${length}`)
+  }
 })
