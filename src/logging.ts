@@ -1,4 +1,5 @@
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
+import { type LogFn, type Logger } from 'pino'
 import { decode } from './decode.js'
 
 /**
@@ -17,6 +18,15 @@ export function scrub (text: string): string {
  * type, code, message and stack, because the driver's errors also quote the values of a statement.
  */
 export const loggerOptions = {
+  hooks: {
+    // Of an error that is logged without a message pino takes the error's own, as it is.
+    logMethod (this: unknown, args: Parameters<LogFn>, method: LogFn) {
+      const [fields, message] = args as [unknown, unknown]
+      const { err } = (fields ?? {}) as { err?: unknown }
+      const error = fields instanceof Error ? fields : err
+      method.apply(this as Logger, message === undefined && error instanceof Error ? [{ ...fields as object, err: error }, scrub(error.message)] : args)
+    }
+  },
   serializers: {
     req: describeRequest,
     err (error: Error & { code?: unknown }) {

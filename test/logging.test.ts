@@ -67,3 +67,11 @@ t.test('a request whose connection breaks is logged with the error, and without 
 t.test('scrub leaves enough to compare by', async t => {
   t.equal(scrub(`sk_ent_${'a'.repeat(49)} sess_${'0'.repeat(64)} 0x${'f'.repeat(20)} plain`), 'sk_ent_aaaa… sess_000000000000… 0xffff… plain')
 })
+
+t.test('what an error says is logged without keys', async t => {
+  let line = ''
+  const secret = `sk_pro_${'a'.repeat(49)}`
+  pino(loggerOptions, { write: text => { line += text } }).error({ err: new Error(`no key ${secret}`) })
+  t.match(line, 'no key sk_pro_aaaa…')
+  t.notMatch(line, secret)
+})
