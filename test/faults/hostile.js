@@ -34,6 +34,8 @@ export function run ({ short, seed, pooler }) {
         const validBody = bodySchema && validator(...at, 'requestBody', 'content', 'application/json', 'schema')
         const validAnswers = Object.fromEntries(Object.keys(operation.responses).map(status => [status, validator(...at, 'responses', status, 'content', 'application/json', 'schema')]))
         const parameters = operation.parameters ?? []
+        const validParameters = parameters.map((_parameter, i) => validator(...at, 'parameters', String(i), 'schema'))
+        const acceptedBefore = accepted
         const complain = (what, request, response) => {
           if (problems.length < 10) problems.push(`${method} ${path}: ${what}\n    ${JSON.stringify(request).slice(0, 500)}\n    ${response.statusCode} ${response.body.slice(0, 300)}`)
           else problems.push('')
@@ -59,12 +61,18 @@ export function run ({ short, seed, pooler }) {
           let url = path
           const query = []
           const headers = { 'x-api-key': isAdmin ? adminKey : key }
-          for (const parameter of parameters) {
+          for (const [i, parameter] of parameters.entries()) {
             const valid = String(generate(parameter.schema))
             const value = random() < 0.5 ? valid : hostileText(random)
-            if (parameter.in === 'path') url = url.replace(`{${parameter.name}}`, encodeURIComponent(value.toWellFormed()) || '%20')
-            else if (parameter.in === 'query' && random() < 0.5) query.push(`${parameter.name}=${encodeURIComponent(value.toWellFormed())}`)
-            else if (parameter.in === 'header' && random() < 0.3) headers[parameter.name] = /^[\x20-\x7e]*$/.test(value) ? value : 'x'
+            const sent = value.toWellFormed() || ' '
+            const isForbidden = !validParameters[i](parameter.schema.type === 'integer' ? Number(sent) : sent)
+            if (parameter.in === 'path') {
+              url = url.replace(`{${parameter.name}}`, encodeURIComponent(sent))
+              forbidden ||= isForbidden
+            } else if (parameter.in === 'query' && random() < 0.5) {
+              query.push(`${parameter.name}=${encodeURIComponent(sent)}`)
+              forbidden ||= isForbidden
+            } else if (parameter.in === 'header' && random() < 0.3) headers[parameter.name] = /^[\x20-\x7e]*$/.test(value) ? value : 'x'
           }
           if (random() < 0.1) query.push(`${encodeURIComponent(hostileText(random).toWellFormed())}=1`)
           const request = { method: method.toUpperCase(), url: query.length > 0 ? `${url}?${query.join('&')}` : url, headers }
@@ -72,10 +80,13 @@ export function run ({ short, seed, pooler }) {
             const body = mutate(generate(bodySchema), random)
             const text = random() < 0.1 ? hostileText(random) : JSON.stringify(body)
             // A request without a body gets an empty object.
-            forbidden = !isAllowed(validBody, text === '' ? '{}' : text)
+            forbidden ||= !isAllowed(validBody, text === '' ? '{}' : text)
             request.payload = random() < 0.02 ? Buffer.from([0xff, 0xfe, 0x00, 0x7b]) : text
             if (Buffer.isBuffer(request.payload)) forbidden = true
             headers['content-type'] = random() < 0.95 ? 'application/json' : 'text/plain'
+          } else if (method === 'delete' && random() < 0.2) {
+            request.payload = hostileText(random)
+            headers['content-type'] = random() < 0.5 ? 'application/json' : 'text/plain'
           }
           const response = await service.inject(request)
           check(request, response)
@@ -92,6 +103,8 @@ export function run ({ short, seed, pooler }) {
             }
           }
         }
+        // Of those with an id none exists that was made up.
+        if (accepted === acceptedBefore && !path.includes('{')) problems.push(`${method} ${path}: nothing was accepted`)
       }
     }
     return { did: [`${sent} requests, ${cases} cases for each operation, seed ${seed}; ${accepted} accepted; ${problems.length} problems`, ...problems.filter(problem => problem !== '')].join('\n  '), passed: problems.length === 0 }
