@@ -159,3 +159,50 @@ t.test('what fails a batch fails all of it; what may be one item\'s fault fails 
   t.strictSame(await settle(createBatch(run, { isOneItemsFault: () => false })), Array(5).fill('bad item'))
   t.strictSame(await settle(createBatch(run)), Array(5).fill('bad item'))
 })
+
+/** Turns of the event loop for so many milliseconds. */
+const pass = async (ms: number) => { for (const began = performance.now(); performance.now() - began < ms;) await turn() }
+
+t.test('however many wait, no more batches are under way than allowed', async t => {
+  const finish: (() => void)[] = []
+  const load = createBatch<string, string>(items => new Promise(resolve => finish.push(() => resolve(items))), { maxInFlight: 1, eagerSize: 2, patienceMs: 5 })
+  const all = [load('slow')]
+  while (finish.length === 0) await turn()
+  await pass(10)
+  all.push(load('a'), load('b'), load('c'))
+  await pass(10)
+  t.equal(finish.length, 1)
+  finish[0]!()
+  while (finish.length === 1) await turn()
+  finish[1]!()
+  t.strictSame(await Promise.all(all), ['slow', 'a', 'b', 'c'])
+})
+
+t.test('a batch is told since when the first of its items waits', async t => {
+  const seen: number[] = []
+  const finish: (() => void)[] = []
+  const load = createBatch<string, string>((items, since) => new Promise(resolve => { seen.push(performance.now() - since); finish.push(() => resolve(items)) }), { maxInFlight: 1 })
+  const first = load('a')
+  while (finish.length === 0) await turn()
+  const second = [load('b')]
+  await pass(30)
+  second.push(load('c'))
+  finish[0]!()
+  await first
+  while (finish.length === 1) await turn()
+  finish[1]!()
+  await Promise.all(second)
+  t.ok(seen[1]! >= 29, `${seen[1]} ms`)
+})
+
+t.test('unless it is told otherwise an item waits 400 ms at most', async t => {
+  const finish: (() => void)[] = []
+  const load = createBatch<string, string>(items => new Promise(resolve => finish.push(() => resolve(items))), { maxInFlight: 1 })
+  const slow = load('slow')
+  while (finish.length === 0) await turn()
+  const late = load('late')
+  await pass(410)
+  finish[0]!()
+  await slow
+  await t.rejects(Promise.race([late, pass(1000)]), { code: 'SERVICE_UNAVAILABLE' })
+})

@@ -252,3 +252,9 @@ t.test('the built program runs by its name, in its own folder too', async t => {
   const cutShort = spawnSync('sh', ['-c', 'dist/cli.js --help | true'], { env, encoding: 'utf8' })
   t.strictSame([cutShort.stdout, cutShort.stderr], ['', ''], 'a reader that goes away is no trace')
 })
+
+t.test('the audit log tells the command line from the admin operations', async t => {
+  const connectionString = await createDatabase(t)
+  t.equal(await run(['keys', 'create', '--tier', 'pro', '--name', 'x'], { environment: { DATABASE_URL: connectionString }, out: () => {}, err: () => {} }), 0)
+  t.strictSame((await createPool(t, connectionString).query('select actor, action from sipher_sessions.changes')).rows, [{ actor: 'command line', action: 'key.create' }])
+})

@@ -1,4 +1,5 @@
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { migrate } from '../src/migrate.js'
 import { createDatabase, createKey, createPool, createProxy, createSession, startService } from './helpers.js'
@@ -77,4 +78,40 @@ t.test('a migration that is cut off leaves nothing behind, and the next one does
   t.strictSame((await other.query('select nspname from pg_namespace where nspname = \'sipher_sessions\'')).rows, [])
   await migrate(other)
   t.equal((await other.query('select count(*)::int as count from sipher_sessions.migrations')).rows[0].count, files.length)
+})
+
+t.test('a migration may take longer than a request, and waits for who migrates', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const other = await createPool(t, connectionString).connect()
+  await other.query('begin')
+  await other.query('select pg_advisory_xact_lock(7315402236)')
+  const migrated = migrate(createPool(t, connectionString, { statement_timeout: 200 }))
+  let done = false
+  void migrated.then(() => { done = true }, () => {})
+  await sleep(600)
+  t.equal(done, false)
+  await other.query('commit')
+  other.release()
+  await t.resolves(migrated)
+})
+
+t.test('what an earlier release has stored counts after the migration', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const pool = createPool(t, connectionString)
+  await pool.query('create schema sipher_sessions; create table sipher_sessions.migrations (version int primary key, name text not null, applied_at timestamptz not null default now())')
+  for (const name of readdirSync('migrations').sort().slice(0, 5)) {
+    await pool.query(readFileSync(`migrations/${name}`, 'utf8'))
+    await pool.query('insert into sipher_sessions.migrations (version, name) values ($1, $2)', [Number(name.slice(0, 4)), name])
+  }
+  await pool.query('insert into sipher_sessions.sessions (id, owner_id, defaults, expires_at) select sha256(n::text::bytea), \'ann\', \'{"chain": "near"}\', now() + interval \'1 hour\' from generate_series(1, 3) n')
+  const { service } = await startService(t, { connectionString, identify: () => ({ id: 'ann', tier: 'pro' }), tierLimits: { pro: { maxSessions: 3 } } })
+  t.strictSame((await service.inject('/v1/limits')).json().data.sessions, { live: 3, remaining: 0 })
+  t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', payload: { defaults: {} } })).statusCode, 409)
+})
+
+t.test('a migration that fails leaves the pool that it was given usable', async t => {
+  const pool = createPool(t, await createDatabase(t, { empty: true }), { max: 1 })
+  await pool.query('create schema sipher_sessions; create table sipher_sessions.sessions ()')
+  await t.rejects(migrate(pool), { code: '42P07' })
+  t.strictSame((await pool.query('select 1 as one')).rows, [{ one: 1 }])
 })

@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -124,11 +126,22 @@ t.test('an error that nobody has caught ends it, and leaves nothing behind', asy
   t.notOk(isAlive(postgres))
 })
 
+/** A port that nobody listens on, for a process that cannot tell which one it was given. */
+async function freePort (): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
 t.test('when nobody reads its output any more it still serves, and ends when it is told to', async t => {
-  const { child, exit } = run(t, { DATA_DIR: createDataDir(t), PORT: '5107' })
+  const port = await freePort()
+  const { child, exit } = run(t, { DATA_DIR: createDataDir(t), PORT: String(port) })
   child.stdout.destroy()
   child.stderr.destroy()
-  const ask = () => fetch('http://127.0.0.1:5107/v1/ready').then(({ status }) => status, () => 0)
+  const ask = () => fetch(`http://127.0.0.1:${port}/v1/ready`).then(({ status }) => status, () => 0)
   while (await ask() !== 200) await new Promise(resolve => setImmediate(resolve))
   // Until it has printed the keys, and longer.
   for (let i = 0; i < 200; i++) t.equal(await ask(), 200)

@@ -94,3 +94,9 @@ t.test('answers carry the headers that keep browsers from misusing them, and non
   }
   t.match((await service.inject('/docs/')).headers['content-security-policy'], /script-src 'self'/, 'Swagger UI has a policy of its own')
 })
+
+t.test('before an API that takes uploads a request may take five minutes', async t => {
+  const service = createService({ connectionString: 'postgres://unused', migrate: false, logLevel: 'silent', encryptionKeys, upstream: { url: 'http://127.0.0.1:1' } })
+  t.teardown(() => service.close())
+  t.equal(service.server.requestTimeout, 300_000)
+})

@@ -274,3 +274,28 @@ t.test('what is no HTTP/1.1 does not reach the upstream', async t => {
   await once(socket, 'close')
   t.equal(received.length, 0)
 })
+
+t.test('an upstream that is busy is asked once', async t => {
+  let asked = 0
+  const { url } = await startUpstream(t, (_request, response) => {
+    asked++
+    response.writeHead(503, { 'retry-after': '7' }).end('busy')
+  })
+  const { port, headers } = await startGateway(t, { url })
+  t.equal((await exchange(port, { headers })).status, 503)
+  t.equal(asked, 1)
+})
+
+t.test('a key is kept from the upstream wherever it stands, and a WebSocket is refused wherever it is offered', async t => {
+  const { url, received } = await startUpstream(t)
+  const { port, key, headers } = await startGateway(t, { url })
+  for (const value of [`Token token="${key}"`, `Key:${key}`, `a,${key}`]) {
+    await exchange(port, { headers: { 'x-api-key': key, authorization: value } })
+    t.equal(received.at(-1)!.headers.authorization, undefined, value)
+  }
+  received.length = 0
+  for (const upgrade of ['h2c, websocket', 'WebSocket/13', 'websocket,h2c']) {
+    t.equal((await exchange(port, { path: '/socket', headers: { ...headers, connection: 'Upgrade', upgrade } })).status, 400, upgrade)
+  }
+  t.equal(received.length, 0)
+})

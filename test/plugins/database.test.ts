@@ -100,7 +100,7 @@ t.test('a connection that is cut under a statement is a 503, and does not end th
 t.test('a pool that was given is used within the time allowed, and stays open', async t => {
   const pool = createPool(t, await createDatabase(t), { max: 1 })
   const host = Fastify()
-  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0, timeoutMs: 100 })
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0, timeoutMs: 1000 })
   await host.ready()
   const { headers } = await createKey(host)
 
@@ -119,7 +119,7 @@ t.test('a statement that outlasts the time allowed on a pool without a limit of 
   const pool = createPool(t, await createDatabase(t))
   const host = Fastify()
   t.teardown(() => host.close())
-  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0, timeoutMs: 100 })
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0, timeoutMs: 1000 })
   await host.ready()
   await t.rejects(host.sessionDatabase.query('select pg_sleep(5)'), { code: 'SERVICE_UNAVAILABLE' })
   t.strictSame((await host.sessionDatabase.query('select 1 as one')).rows, [{ one: 1 }])
@@ -190,7 +190,7 @@ t.test('behind a pooler a connection asks for nothing, and each statement has it
   await host.ready()
   await host.sessionDatabase.query('select 1', [], 'one')
   t.strictSame((await pool.query('select name from pg_prepared_statements')).rows, [])
-  t.strictSame((await host.sessionDatabase.query('select current_setting(\'statement_timeout\') as limit')).rows, [{ limit: '400ms' }])
+  t.strictSame((await host.sessionDatabase.query('select current_setting(\'statement_timeout\') as limit, current_setting(\'idle_in_transaction_session_timeout\') as idle')).rows, [{ limit: '400ms', idle: '10s' }])
   t.strictSame((await pool.query('select current_setting(\'statement_timeout\') as limit')).rows, [{ limit: '0' }], 'which ends with it')
 
   await t.rejects(host.sessionDatabase.query('select 1 / 0'), { code: '22012' })
@@ -235,4 +235,28 @@ t.test('without a database the registration fails with a sentence', async t => {
 t.test('a queryable that knows nothing of waiting is used as it is', async t => {
   const pool = createPool(t, await createDatabase(t))
   t.equal(waitingSince(pool, 0), pool)
+})
+
+t.test('what says that the database is not to be had at the moment is a 503, whatever it is', async t => {
+  const { service } = await startService(t)
+  for (const code of ['08006', '25006', '28P01', '3D000', '40001', '40P01', '53300', '57P03', '58030']) {
+    await t.rejects(service.sessionDatabase.query(`do $$ begin raise exception using errcode = '${code}'; end $$`), { code: 'SERVICE_UNAVAILABLE', headers: { 'retry-after': '1' } }, code)
+  }
+})
+
+t.test('a pool that was given keeps no statement', async t => {
+  const pool = createPool(t, await createDatabase(t), { max: 1 })
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0 })
+  await host.ready()
+  const { headers } = await createKey(host)
+  t.equal((await host.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })).statusCode, 201)
+  t.strictSame((await pool.query('select name from pg_prepared_statements')).rows, [], 'it may lead through a pooler')
+})
+
+t.test('a connection that is made behind a pooler asks for no setting', async t => {
+  const { service } = await startService(t, { pooler: 'transaction', maxConnections: 1 })
+  const { rows } = await service.sessionDatabase.query('select name, reset_val, current_setting(\'enable_seqscan\') as scan from pg_settings where name in (\'statement_timeout\', \'idle_in_transaction_session_timeout\') order by name')
+  t.strictSame(rows, [{ name: 'idle_in_transaction_session_timeout', reset_val: '0', scan: 'on' }, { name: 'statement_timeout', reset_val: '0', scan: 'on' }])
 })

@@ -183,3 +183,14 @@ t.test('a sweep that fails is logged and tried again', async t => {
   await logged('expired sessions swept')
   t.ok(service)
 })
+
+t.test('a sweep removes counts whose hour is over, whatever else it cannot remove', async t => {
+  const { connectionString } = await startService(t)
+  const pool = createPool(t, connectionString)
+  await pool.query('insert into sipher_sessions.request_counts select \'key\' || n, now() - interval \'2 hours\', 1 from generate_series(1, 150) n')
+  await pool.query('alter table sipher_sessions.sessions rename to hidden')
+  await startService(t, { connectionString, sweepIntervalMs: 5 })
+  const left = async () => (await pool.query('select count(*)::int as left from sipher_sessions.request_counts')).rows[0].left
+  for (const end = performance.now() + 5_000; await left() > 0 && performance.now() < end;);
+  t.equal(await left(), 0)
+})

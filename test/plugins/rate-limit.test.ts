@@ -291,3 +291,34 @@ t.test('a host\'s own use of @fastify/rate-limit stays as it was', async t => {
   const response = await host.inject({ method: 'POST', url: '/v1/sessions', headers: { ...headers, 'x-client': 'b' }, payload: { defaults: {} } })
   t.equal(response.headers['ratelimit-limit'], '100', 'and so do the limits of the tiers')
 })
+
+t.test('instances that count the same callers in another order do not wait for each other in a circle', async t => {
+  const one = await startService(t)
+  const two = await startService(t, { connectionString: one.connectionString })
+  const ids = Array.from({ length: 300 }, (_, i) => `caller ${i}`)
+  for (let round = 0; round < 20; round++) {
+    await Promise.all([...ids.map(id => one.service.requestCountRepository.increment(id)), ...[...ids].reverse().map(id => two.service.requestCountRepository.increment(id))])
+  }
+  const { rows } = await createPool(t, one.connectionString).query('select distinct requests from sipher_sessions.request_counts')
+  t.strictSame(rows, [{ requests: 40 }])
+})
+
+t.test('a host\'s use of the library lets nobody guess keys', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(rateLimit, { max: 2, timeWindow: 60_000, allowList: ['127.0.0.1'], keyGenerator: request => request.headers['x-client'] as string })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  await host.ready()
+  const fail = async (i: number) => (await host.inject({ url: '/v1/limits', headers: { 'x-api-key': 'garbage', 'x-client': String(i) } })).statusCode
+  for (let i = 0; i < 100; i++) if (await fail(i) !== 401) t.fail(`${i}`)
+  t.equal(await fail(100), 429)
+})
+
+t.test('one address in several spellings is one', async t => {
+  const { service } = await startService(t)
+  const fail = async (remoteAddress: string) => (await service.inject({ url: '/v1/limits', remoteAddress, headers: { 'x-api-key': 'garbage' } })).statusCode
+  for (let i = 0; i < 100; i++) await fail(i % 2 ? '192.0.2.7' : '::ffff:192.0.2.7')
+  t.strictSame([await fail('192.0.2.7'), await fail('::ffff:192.0.2.7')], [429, 429], 'mapped')
+  for (let i = 0; i < 100; i++) await fail(`2001:db8:0:1::${i.toString(16)}`)
+  t.equal(await fail('2001:db8:0:1::ffff'), 429, 'a /64 is one client\'s')
+})

@@ -262,7 +262,6 @@ t.test('onInvalid: ignore runs such a request without defaults, and refuses it s
 t.test('onInvalid: ignore does not serve for a key that is revoked meanwhile what is served for none without', async t => {
   const { host, id, headers, sessionId } = await startHost(t, host => {
     const answer = async (request: FastifyRequest) => ({ principal: request.principal, session: request.sessionDefaults, body: request.body })
-    host.post('/free', answer)
     host.post('/guarded', { onRequest: host.requirePrincipal }, answer)
     host.post('/function', { config: { sessionDefaults: async (_request, _values, readAgain) => Object.keys(await readAgain()) } }, answer)
     host.post('/deleting', {
@@ -282,6 +281,19 @@ t.test('onInvalid: ignore does not serve for a key that is revoked meanwhile wha
   await host.apiKeyRepository.update(id, { tier: 'pro' })
   t.match((await host.inject({ method: 'POST', url: '/deleting', headers: { ...headers, 'x-session-id': sessionId }, payload: {} })).json(), { session: null })
   t.match(await send('/guarded', async () => { await host.apiKeyRepository.rotate(id, 0) }), /^HTTP\/1\.1 401 [^]*INVALID_API_KEY/)
+})
+
+t.test('onInvalid: ignore runs a request for nobody whose key is revoked while its body is on its way', async t => {
+  const { host, id, headers, sessionId } = await startHost(t, host => {
+    host.post('/free', async request => ({ principal: request.principal, session: request.sessionDefaults, body: request.body }))
+  }, { onInvalid: 'ignore' })
+  await host.listen({ host: '127.0.0.1', port: 0 })
+  t.match(await sendInTwo(t, host, id, { path: '/free', headers: { ...headers, 'x-session-id': sessionId }, body: '{}' }, () => host.apiKeyRepository.revoke(id)), '{"principal":null,"session":null,"body":{}}')
+})
+
+t.test('onInvalid: ignore lets nobody past a limit', async t => {
+  const { send } = await startHost(t, host => { host.post('/free', async request => request.body ?? {}) }, { onInvalid: 'ignore', tierLimits: { pro: { requestsPerHour: 2 } } })
+  t.strictSame([(await send({ method: 'POST', url: '/free' })).status, (await send({ method: 'POST', url: '/free' })).status], [200, 429])
 })
 
 t.test('requests of one turn of the event loop get values of their own', async t => {
@@ -470,4 +482,30 @@ t.test('a route under a prefix, in a scope with schemas of its own, takes defaul
   t.strictSame(await send({ method: 'POST', url: '/inner/transfer', payload: { amount: 1 } }), { status: 200, applied: 'chain', body: { amount: 1, chain: ['near'] } })
   t.strictSame(await send({ url: '/inner/quote' }), { status: 200, applied: 'chain', body: { chain: ['near'] } }, 'a list in a query string takes one value')
   t.strictSame(await send({ url: '/inner/quote?chain=sui&chain=base' }), { status: 200, applied: undefined, body: { chain: ['sui', 'base'] } })
+})
+
+t.test('bytes, and a null in chunks, are left alone', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  host.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  host.post('/free', async ({ body }) => ({ keys: Buffer.isBuffer(body) ? Object.keys(body).filter(name => !/^\d/.test(name)) : body }))
+  const origin = await host.listen({ port: 0, host: '127.0.0.1' })
+  const { key, headers } = await createKey(host)
+  const sent = { ...headers, 'x-session-id': await createSession(host, key) }
+  const bytes = await host.inject({ method: 'POST', url: '/free', headers: { ...sent, 'content-type': 'application/octet-stream' }, payload: 'bytes' })
+  t.strictSame([bytes.headers['x-session-applied'], bytes.json()], [undefined, { keys: [] }])
+  const body = new ReadableStream({ start (controller) { controller.enqueue(Buffer.from('null')); controller.close() } })
+  const response = await fetch(`${origin}/free`, { method: 'POST', duplex: 'half', body, headers: { ...sent, 'content-type': 'application/json' } } as RequestInit)
+  t.strictSame([response.headers.get('x-session-applied'), await response.json()], [null, { keys: null }])
+})
+
+t.test('a route may call its query string as Fastify\'s other name for it has it', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  host.get('/alias', { schema: { query: Obj({ chain: Optional(String()) }) } as object }, async request => request.query as object)
+  await host.ready()
+  const { key, headers } = await createKey(host)
+  t.strictSame((await host.inject({ url: '/alias', headers: { ...headers, 'x-session-id': await createSession(host, key) } })).json(), { chain: 'near' })
 })

@@ -200,3 +200,12 @@ t.test('of sessions that are created at once one that cannot be stored fails alo
   t.strictSame(patches.map(response => response.json().data?.defaults ?? response.statusCode), [{ text: 'x' }, 400, { text: 'z' }])
   t.strictSame((await service.inject({ url: '/v1/limits', headers })).json().data.sessions.live, 3, 'and counts as none')
 })
+
+t.test('who is refused a session by a lowered limit changes no count', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key, headers } = await createKey(service)
+  for (let i = 0; i < 3; i++) await createSession(service, key)
+  const { service: lower } = await startService(t, { connectionString, tierLimits: { pro: { maxSessions: 1 } } })
+  t.equal((await lower.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })).statusCode, 409)
+  t.strictSame((await lower.inject({ url: '/v1/limits', headers })).json().data.sessions, { live: 3, remaining: 0 })
+})

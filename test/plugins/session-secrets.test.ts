@@ -7,7 +7,8 @@ import type pg from 'pg'
 import t, { type Test } from 'tap'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
 import { createKeyRing, generateEncryptionKey } from '../../src/encryption.js'
-import sipherSessions, { secret, type SipherSessionsOptions } from '../../src/index.js'
+import sipherSessions, { presetDefaults, secret, type SipherSessionsOptions } from '../../src/index.js'
+import { createSessionSecrets } from '../../src/plugins/session-secrets.js'
 import { adminKey, answer, createKey, createPool, createSession, encryptionKeys, failure, startService } from '../helpers.js'
 
 const viewingKey = '0x7f2c9a41d05be38816c4'
@@ -326,3 +327,15 @@ function formsOf (values: readonly string[]): Record<string, string | Buffer> {
   }
   return forms
 }
+
+t.test('a secret is bound to every byte of its session\'s id', async t => {
+  const secrets = createSessionSecrets(presetDefaults, createKeyRing(encryptionKeys))
+  const id = Buffer.alloc(32, 7)
+  const sealed = secrets.seal({ id, ownerId: 'ann' }, { defaultViewingKey: '0x1' }).secrets
+  t.strictSame(secrets.open({ id, ownerId: 'ann' }, {}, sealed), { defaultViewingKey: '0x1' })
+  for (let at = 0; at < id.length; at++) {
+    const other = Buffer.from(id)
+    other[at]! ^= 1
+    t.throws(() => secrets.open({ id: other, ownerId: 'ann' }, {}, { ...sealed }), { code: 'SERVICE_UNAVAILABLE' }, `byte ${at}`)
+  }
+})

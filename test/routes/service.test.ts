@@ -96,3 +96,9 @@ t.test('CORS answers the origins that were given, and no others', async t => {
   const { service: open } = await startService(t, { corsOrigins: ['*'] })
   t.equal((await open.inject({ url: '/v1/health', headers: { origin: 'https://any.example.com' } })).headers['access-control-allow-origin'], '*')
 })
+
+t.test('an instance goes on being ready when a newer release has migrated the database', async t => {
+  const { service, connectionString } = await startService(t)
+  await createPool(t, connectionString).query('insert into sipher_sessions.migrations (version, name) values (9999, \'9999-future.sql\')')
+  t.equal((await service.inject('/v1/ready')).statusCode, 200)
+})

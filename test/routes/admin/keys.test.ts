@@ -142,8 +142,9 @@ t.test('the admin operations take the admin key alone', async t => {
     t.strictSame(answer(await service.inject(operation)),
       failure(401, 'UNAUTHORIZED', 'This operation needs an API key. Send it as X-API-Key: <key> or Authorization: Bearer <key>.'))
     for (const wrong of [headers, { 'x-api-key': `${adminKey}x` }, { 'x-api-key': adminKey.slice(0, -1) }, { 'x-api-key': adminKey.toUpperCase() }]) {
-      t.strictSame(answer(await service.inject({ ...operation, headers: wrong })),
-        failure(401, 'INVALID_API_KEY', 'This operation takes the admin key alone, and this is not it.'))
+      const refused = await service.inject({ ...operation, headers: wrong })
+      t.strictSame(answer(refused), failure(401, 'INVALID_API_KEY', 'This operation takes the admin key alone, and this is not it.'))
+      t.equal(refused.headers['www-authenticate'], 'Bearer realm="sipher-sessions"')
     }
   }
   t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', headers: admin, payload: { defaults: {} } })).statusCode, 401, 'and it is no API key')
@@ -159,8 +160,9 @@ t.test('without an admin key the admin operations are off, whatever is sent', as
     const { service } = await startService(t, { adminKey })
     for (const operation of operations) {
       for (const headers of [{}, { 'x-api-key': '' }, { 'x-api-key': ' ' }, { authorization: 'Bearer ' }, { 'x-api-key': 'undefined' }]) {
-        t.strictSame(answer(await service.inject({ ...operation, headers })),
-          failure(503, 'ADMIN_DISABLED', 'The admin operations are off: the service was started without ADMIN_API_KEY.'))
+        const response = await service.inject({ ...operation, headers })
+        t.strictSame(answer(response), failure(503, 'ADMIN_DISABLED', 'The admin operations are off: the service was started without ADMIN_API_KEY.'))
+        t.equal(response.headers['retry-after'], '3600')
       }
     }
   }

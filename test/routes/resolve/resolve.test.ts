@@ -103,6 +103,7 @@ t.test('POST /v1/resolve answers the merged body and where each field came from'
   t.strictSame(answer(await resolve({}, '?properties=defaultViewingKey,chain')),
     merged({ chain: 'near', defaultViewingKey: '0xabc' }, { chain: 'session', defaultViewingKey: 'session' }), 'a secret one is given to who takes it')
   t.strictSame(answer(await resolve({}, '?properties=')), merged({}, {}))
+  for (const memo of ['x'.repeat(900_000), '['.repeat(200)]) t.equal((await resolve({ memo })).statusCode, 200, 'as large as what APIs take, and brackets in a text nest nothing')
 
   const reason = 'names "chian", which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey'
   t.strictSame(answer(await resolve({}, '?properties=chian')), failure(400, 'VALIDATION_ERROR', `The query string is not valid: properties ${reason}`, [{ field: 'properties', reason }]))

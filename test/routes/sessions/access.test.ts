@@ -119,3 +119,18 @@ t.test('a key that is revoked stops working on every instance at once', async t 
   await one.service.inject({ method: 'DELETE', url: `/v1/admin/keys/${id}`, headers: { 'x-api-key': 'admin-key-of-the-tests-0123456789abcdef' } })
   t.strictSame(answer(await two.service.inject({ url: `/v1/sessions/${sessionId}`, headers })), invalidKey)
 })
+
+t.test('a patch by a stranger at the same time as the owner\'s is refused, and changes nothing', async t => {
+  const { service } = await startService(t)
+  const owner = await createKey(service)
+  const stranger = await createKey(service)
+  for (const order of [[owner, stranger], [stranger, owner]]) {
+    const url = `/v1/sessions/${await createSession(service, owner.key)}`
+    const responses = await Promise.all(order.map(({ headers }) =>
+      service.inject({ method: 'PATCH', url, headers, payload: { defaults: headers === owner.headers ? { privacyLevel: 'shielded' } : { chain: 'sui' } } })))
+    t.strictSame(responses.map(({ statusCode }) => statusCode), order.map(key => key === owner ? 200 : 404))
+    t.strictSame((await service.inject({ url, headers: owner.headers })).json().data.defaults, { chain: 'near', privacyLevel: 'shielded' })
+    const removed = await Promise.all([...order].map(({ headers }) => service.inject({ method: 'DELETE', url, headers })))
+    t.strictSame(removed.map(({ statusCode }) => statusCode), order.map(key => key === owner ? 200 : 404))
+  }
+})

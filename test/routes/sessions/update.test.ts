@@ -57,3 +57,21 @@ t.test('64 concurrent patches of different keys through two instances lose none'
   const { rows } = await createPool(t, one.connectionString).query('select defaults from sipher_sessions.sessions')
   t.strictSame(rows, [{ defaults: Object.fromEntries(names.map((name, i) => [name, i])) }])
 })
+
+t.test('a patch moves the last access', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const url = `/v1/sessions/${await createSession(service, key)}`
+  await createPool(t, connectionString).query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'1 hour\'')
+  const { lastAccessedAt } = (await service.inject({ method: 'PATCH', url, headers, payload: { defaults: {} } })).json().data
+  t.ok(Date.now() - lastAccessedAt < 60_000)
+})
+
+t.test('of patches at the same time that set the same parameter the later wins, and each is answered that', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const url = `/v1/sessions/${await createSession(service, key)}`
+  const responses = await Promise.all([['sui', '0x1'], ['base', '0x2']].map(([chain, defaultViewingKey]) =>
+    service.inject({ method: 'PATCH', url, headers, payload: { defaults: { chain, defaultViewingKey } } })))
+  t.strictSame(responses.map(response => response.json().data.defaults), Array(2).fill({ chain: 'base', defaultViewingKey: '0x2' }))
+})
