@@ -120,7 +120,7 @@ function readServer (data: string): Server | null {
 
 /** The new server with its owner's connection; null when it ended instead of accepting one. */
 async function startServer ({ binaries, data, socketDir, account, logFile, durable }: StartOptions): Promise<{ owner: pg.Client, server: Server } | null> {
-  const output = openSync(logFile, 'a', 0o600)
+  const output = openLog(logFile)
   // A session of its own keeps Ctrl-C, which the terminal sends to all processes, for us: it must end after us.
   const child = spawn(join(binaries, 'bin', 'postgres'), [
     '-D', data, '-k', socketDir, '-p', String(port),
@@ -129,11 +129,14 @@ async function startServer ({ binaries, data, socketDir, account, logFile, durab
   ], { ...account, cwd: data, detached: true, stdio: ['ignore', output, output] })
   closeSync(output)
   let ended = false
+  let failure: Error | undefined
   child.once('exit', () => { ended = true })
+  child.once('error', error => { failure = error })
   child.unref()
 
   const deadline = performance.now() + startTimeoutMs
   while (!ended && performance.now() < deadline) {
+    if (failure) throw unusable(data, failure)
     const owner = await connectOwner(socketDir, data)
     if (owner) {
       await takeOwnership(owner, data)
@@ -142,6 +145,19 @@ async function startServer ({ binaries, data, socketDir, account, logFile, durab
     await sleep(20)
   }
   return null
+}
+
+function openLog (logFile: string): number {
+  try {
+    return openSync(logFile, 'a', 0o600)
+  } catch (error) {
+    throw unusable(logFile, error as Error)
+  }
+}
+
+/** As of files that another user has made. */
+function unusable (path: string, { message }: Error): EmbeddedPostgresError {
+  return new EmbeddedPostgresError(`The embedded PostgreSQL cannot be started on ${path}: ${message}. If another user has made it, give it to this one (chown), or set DATA_DIR to another directory.`)
 }
 
 async function connectOwner (socketDir: string, data: string): Promise<pg.Client | null> {

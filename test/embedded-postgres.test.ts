@@ -150,6 +150,16 @@ t.test('what goes wrong is told in a sentence', async t => {
     message: /^The directory for the embedded PostgreSQL, \/proc, cannot be used: \w+: .*\. Set DATA_DIR to another one\.$/
   })
 
+  // As of another user: data that its server cannot be started on, and a log that cannot be written.
+  const foreign = createDir(t)
+  mkdirSync(join(foreign, 'postgres'))
+  writeFileSync(join(broken, 'bin', 'postgres'), '#!/no/such/loader\n')
+  const remedy = '\\. If another user has made it, give it to this one \\(chown\\), or set DATA_DIR to another directory\\.$'
+  await t.rejects(startEmbeddedPostgres({ dataDir: foreign, binaries: broken }), { name: 'EmbeddedPostgresError', message: new RegExp(`^The embedded PostgreSQL cannot be started on ${foreign}/postgres: spawn .*${remedy}`) })
+  rmSync(join(foreign, 'postgres.log'))
+  mkdirSync(join(foreign, 'postgres.log'))
+  await t.rejects(startEmbeddedPostgres({ dataDir: foreign, binaries: broken }), { name: 'EmbeddedPostgresError', message: new RegExp(`^The embedded PostgreSQL cannot be started on ${foreign}/postgres\\.log: EISDIR.*${remedy}`) })
+
   // Data that is no data, with the file of a server that runs on other data: that one is not taken over.
   const dataDir = createDir(t)
   const otherDir = createDir(t)
