@@ -140,12 +140,14 @@ function describe (error: VerboseError): ErrorDetail {
       const meant = typeof error.data === 'string' ? suggest(error.data, allowed) : ''
       return { field: path, reason: `must be one of ${allowed.join(', ')}${meant}` }
     }
-    case 'minProperties':
-      return { field: path === '' ? '(root)' : shorten(path), reason: `must have at least one of ${Object.keys(error.parentSchema?.properties ?? {}).join(', ')}` }
     default:
-      if (path === '' && error.keyword === 'type') return { field: '(root)', reason: 'must be a JSON object' }
-      return { field: path === '' ? '(root)' : shorten(path), reason: String(error.message) }
+      return path === '' ? { field: '(root)', reason: describeRoot(error) } : { field: shorten(path), reason: String(error.message) }
   }
+}
+
+function describeRoot ({ keyword, parentSchema, message }: VerboseError): string {
+  if (keyword === 'minProperties') return `must have at least one of ${Object.keys(parentSchema!.properties!).join(', ')}`
+  return String(message).replace(/^must be object$/, 'must be a JSON object')
 }
 
 function shorten (name: string): string {
