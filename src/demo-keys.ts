@@ -13,13 +13,20 @@ export async function createDemoKeys ({ apiKeyRepository }: FastifyInstance): Pr
   return keys as Record<Tier, string>
 }
 
-/** What a new user reads after the first start. */
-export function demoMessage (url: string, keys: Record<Tier, string>): string {
-  return `
+/** What a new user reads after a start; with the keys only after the first. */
+export function demoMessage (url: string, keys: Record<Tier, string> | null): string {
+  const where = `
 sipher-sessions is listening on ${url}
 
   Swagger UI   ${url}/docs
-  free key     ${keys.free}
+`
+  if (!keys) {
+    return `${where}
+The first start has shown its demo keys. For another one: npx sipher-sessions keys create --tier pro --name NAME
+
+`
+  }
+  return `${where}  free key     ${keys.free}
   pro key      ${keys.pro}
   ent key      ${keys.enterprise}
 

@@ -63,9 +63,8 @@ async function start (): Promise<void> {
   if (config.adminKey !== undefined && config.adminKey.length < 32) {
     service.log.warn('ADMIN_API_KEY is shorter than 32 characters and may be guessed; make one with: openssl rand -hex 32')
   }
-  const keys = database && await createDemoKeys(service)
   // After the lines that are still to be written.
-  if (keys) standardOutput().write(demoMessage(urlOf(service), keys))
+  if (database) standardOutput().write(demoMessage(urlOf(service), await createDemoKeys(service)))
 }
 
 function urlOf ({ server }: FastifyInstance): string {

@@ -29,7 +29,7 @@ t.test('the first start prints a key for each tier and a request that answers 20
   t.notOk(isAlive(postgres), 'and leaves no process behind')
 
   const second = run(t, { DATA_DIR: dataDir })
-  const [, origin] = await second.printed(listening)
+  const [, origin] = await second.printed(/is listening on (\S+)\n\n {2}Swagger UI {3}\S+\/docs\n\nThe first start has shown its demo keys\..*\n\n/)
   t.notMatch(second.output(), 'sk_')
   const key = /X-API-Key: (\S+)'/.exec(headers!)![1]!
   t.equal((await fetch(`${origin}/v1/sessions/${sessionId}`, { headers: { 'x-api-key': key } })).status, 200, 'what was stored is still there')
