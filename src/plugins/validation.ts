@@ -42,6 +42,8 @@ export default fp(async (fastify) => {
   fastify.removeAllContentTypeParsers()
   fastify.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body: string, done) => {
     if (body === '') return done(null, undefined)
+    const encoding = request.headers['content-encoding'] ?? 'identity'
+    if (encoding.trim().toLowerCase() !== 'identity') return done(new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: `A body with Content-Encoding ${encoding.slice(0, 50)} is not read. Send it without.` }))
     if (nestsTooDeep(body)) return done(new ApiError('INVALID_JSON', { message: `The body is not taken: it is nested more than ${maxDepth} levels deep.` }))
     void parseJson(request, body, (error, value) => {
       if (error) done(invalidJson(body))

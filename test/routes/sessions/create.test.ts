@@ -93,6 +93,8 @@ t.test('what is not a JSON body has a code of its own, and nothing is stored', a
   t.strictSame(answer(await post('{"defaults":{"__proto__":{"chain":"near"}}}', json)), invalidJson('it sets __proto__ or constructor.prototype'))
   t.strictSame(answer(await post('{"defaults":{}}', { ...headers, 'content-type': 'text/plain' })),
     failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'This operation takes JSON. Send it with Content-Type: application/json.'))
+  t.strictSame(answer(await post('{"defaults":{}}', { ...json, 'content-encoding': 'gzip' })), failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'A body with Content-Encoding gzip is not read. Send it without.'))
+  t.equal((await post('{"defaults":1}', { ...json, 'content-encoding': 'Identity' })).json().error.code, 'VALIDATION_ERROR')
   t.strictSame(answer(await post(JSON.stringify({ defaults: {}, padding: 'x'.repeat(70_000) }), json)),
     failure(413, 'PAYLOAD_TOO_LARGE', 'The body is larger than this operation takes.'))
   const nested = (depth: number) => `{"defaults":${'['.repeat(depth)}"]\\"["${']'.repeat(depth)}}`
