@@ -32,6 +32,10 @@ t.test('a host\'s error handler, 404 handler, validator and parsers stay as they
   // As the documentation of @fastify/jwt has it.
   host.decorate('authenticate', async () => {})
   host.addSchema({ $id: 'ErrorResponse', type: 'object', properties: { mine: { type: 'string' } } })
+  let described: unknown
+  host.addHook('onRoute', function ({ method, url }) {
+    if (method === 'POST' && url === '/v1/sessions') described = this.getSchema('ErrorResponse')
+  })
   await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
   host.get('/fails', async () => { throw new Error('own') })
   host.post('/lenient', { schema: { body: Type.Object({ count: Type.Integer() }, { additionalProperties: false }) } }, async request => request.body)
@@ -44,6 +48,7 @@ t.test('a host\'s error handler, 404 handler, validator and parsers stay as they
   t.strictSame(answer(await host.inject({ method: 'POST', url: '/lenient', payload: { count: '3', unknown: 1 } })), { status: 200, body: { count: 3 } }, 'converts and drops as it did')
   t.equal((await host.inject({ method: 'POST', url: '/lenient', headers: json, payload: '' })).statusCode, 418, 'an empty JSON body is an error as it was')
   t.strictSame(answer(await host.inject('/mine')), { status: 200, body: { mine: 'x' } }, 'a schema of the same name is the host\'s')
+  t.match(described, { required: ['success', 'error'] }, 'and the API\'s is what it refers to')
 
   t.equal((await host.inject('/v1/nowhere')).json().error.code, 'NOT_FOUND', 'the API answers in its own way')
   const { headers } = await createKey(host)
