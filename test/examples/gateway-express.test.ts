@@ -22,6 +22,7 @@ t.test('the gateway starts by one command, and the request that it prints reache
   const headers = { 'x-api-key': example.printed(/X-API-Key: (\S+?)'/), 'x-session-id': example.printed(/X-Session-Id: (\S+?)'/) }
   t.match(await (await fetch(`${url}/quote?amount=5`, { headers })).json(), { received: 'GET /quote', query: { amount: '5', chain: 'near' } })
   t.strictSame(await example.end('SIGTERM'), { code: 0, left: [] })
+  await t.rejects(fetch(url), 'the gateway, a process of its own, has ended as well')
 })
 
 t.test('where a port of it is taken it says so', async t => {
