@@ -135,7 +135,7 @@ async function readText (request: FastifyRequest, limit: number, mediaTypes: rea
 }
 
 /** Whether a media type is in a range, such as `text/*`. */
-function isInRange (mediaType: string, range: string): boolean {
+export function isInRange (mediaType: string, range: string): boolean {
   const [essence, wanted] = [essenceOf(mediaType), essenceOf(range)]
   return wanted === '*/*' || essence === wanted || (wanted.endsWith('/*') && essence.startsWith(wanted.slice(0, -1)))
 }

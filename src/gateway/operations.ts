@@ -2,7 +2,7 @@ import { validationError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
 import { planDefaults } from '../plan-defaults.js'
 import { resolveReference } from '../schemas/properties.js'
-import { isJson } from './apply-defaults.js'
+import { isInRange, isJson } from './apply-defaults.js'
 import { isObject, type OpenApiDocument } from './document.js'
 import { createTemplateRouter, isLiteral, type Operation, type OperationPlan } from './template-router.js'
 
@@ -143,7 +143,7 @@ function contentOf (requestBody: unknown): object {
 
 /** What of that is JSON, or may be. */
 function jsonOf (content: object): object {
-  return { content: Object.fromEntries(Object.entries(content).filter(([mediaType]) => isJson(mediaType) || /^(\*|application)\/\*/.test(mediaType))) }
+  return { content: Object.fromEntries(Object.entries(content).filter(([mediaType]) => isJson(mediaType) || isInRange('application/json', mediaType))) }
 }
 
 function serverPath ({ url, variables = {} }: { url?: unknown, variables?: Record<string, { default?: unknown }> }, upstream: URL): string {
