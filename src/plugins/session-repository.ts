@@ -125,7 +125,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     const { rows } = await waitingSince(database, since).query<{ createdAt: number, refused: number[] }>(insertText, [
       idArray(sessions.map(({ sessionId }) => sessionId)),
       sessions.map(({ ownerId }) => ownerId),
-      sessions.map(({ values }) => values.plainText),
+      sessions.map(({ values }) => values.plain),
       sessions.map(({ values }) => JSON.stringify(values.secrets)),
       scalarArray(sessions.map(({ ttlSeconds }) => ttlSeconds)),
       scalarArray(sessions.map(({ maxSessions }) => maxSessions))
@@ -146,7 +146,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     const { rows } = await waitingSince(database, since).query<StoredValues & Times & Positioned>(patchText, [
       idArray(all.map(({ sessionId }) => sessionId)),
       all.map(({ ownerId }) => ownerId),
-      all.map(({ values }) => values.plainText),
+      all.map(({ values }) => values.plain),
       all.map(({ values }) => JSON.stringify(values.secrets)),
       scalarArray(all.map(({ checked }) => checked))
     ], 'patch-sessions')
@@ -338,8 +338,8 @@ function patchKey ({ sessionId, ownerId }: Pick<Patch, 'sessionId' | 'ownerId'>)
 }
 
 function mergeSealed (earlier: SealedValues, later: SealedValues): SealedValues {
-  const plain = { ...earlier.plain, ...later.plain }
-  return { plain, plainText: JSON.stringify(plain), secrets: { ...earlier.secrets, ...later.secrets } }
+  const plain = { ...JSON.parse(earlier.plain) as object, ...JSON.parse(later.plain) as object }
+  return { plain: JSON.stringify(plain), secrets: { ...earlier.secrets, ...later.secrets } }
 }
 
 /** The parameter that has the ids of sessions. */

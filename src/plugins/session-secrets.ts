@@ -10,9 +10,8 @@ export type SealedSecrets = Record<string, string>
 
 /** What a session holds, as it is stored: values that are not secret, and ciphertexts of those that are. */
 export interface SealedValues {
-  plain: SessionDefaultValues
-  /** The same as JSON. */
-  plainText: string
+  /** JSON text. */
+  plain: string
   secrets: SealedSecrets
 }
 
@@ -52,7 +51,7 @@ export function createSessionSecrets (defaults: TObject, keyRing: KeyRing) {
         if (secret.has(name)) secrets[name] = keyRing.encrypt(toStorable(value), boundTo(owner, name))
         else plain[name] = value
       }
-      return { plain, plainText: toStorable(plain), secrets }
+      return { plain: toStorable(plain), secrets }
     },
 
     /**
