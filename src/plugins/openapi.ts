@@ -19,7 +19,6 @@ export interface OpenApiOptions {
 /** What is changed of an operation of the document. */
 interface Operation {
   operationId?: string
-  parameters?: { required?: boolean, schema?: { default?: unknown } }[]
   requestBody?: { required?: boolean }
 }
 
@@ -66,8 +65,6 @@ export default fp<OpenApiOptions>(async (fastify, { publicUrl, docs = false }) =
     transformObject (document) {
       const { openapiObject } = document as { openapiObject: { paths?: Record<string, Record<string, Operation>> } }
       for (const operation of Object.values(openapiObject.paths ?? {}).flatMap(item => Object.values(item))) {
-        // Required of the parsed query string, but not of a client.
-        for (const parameter of operation.parameters ?? []) if (parameter.schema?.default !== undefined) parameter.required = false
         if (optionalBodies.has(operation.operationId)) operation.requestBody!.required = false
       }
       return openapiObject

@@ -3,7 +3,7 @@ import { auditActions } from '../../plugins/audit-repository.js'
 import { failures, successOf } from '../../schemas/envelope.js'
 import { timestamp } from '../../schemas/session.js'
 import { stringEnum } from '../../schemas/string-enum.js'
-import { adminFailures } from './shared.js'
+import { adminFailures, pageLimit } from './shared.js'
 
 const Action = stringEnum(auditActions, { description: 'What was done.', examples: ['session.update'] })
 const keyId = 'key_0193a5c8b6e0f41d7c9a2be85360d4f7'
@@ -26,7 +26,7 @@ export const listAudit: FastifyPluginAsyncTypebox = async (fastify) => {
       summary: 'Read the audit log',
       description: 'Answers who changed which key or session, when, and which properties, page by page, the newest first. A page of a key or of an action may have fewer entries than asked for, or none, where they are far apart: as long as there is a `nextCursor` there may be more.',
       querystring: Type.Object({
-        limit: Type.Integer({ minimum: 1, maximum: 1000, default: 100, description: 'Entries on a page at most.' }),
+        limit: pageLimit('Entries on a page at most.'),
         cursor: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,17}$', description: '`nextCursor` of the page before.' })),
         // NUL cannot be asked for: no id holds it.
         key: Type.Optional(Type.String({ minLength: 1, maxLength: 500, pattern: '^[^\\u0000]+$', description: 'Only what is about this key, or a session of this key.' })),

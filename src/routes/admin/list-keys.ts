@@ -2,7 +2,7 @@ import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typ
 import { ApiKeyId, apiKeySchemas as schemas } from '../../schemas/api-key.js'
 import { failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
-import { adminFailures, presentApiKey } from './shared.js'
+import { adminFailures, pageLimit, presentApiKey } from './shared.js'
 
 export const listApiKeys: FastifyPluginAsyncTypebox = async (fastify) => {
   fastify.get('/keys', {
@@ -12,7 +12,7 @@ export const listApiKeys: FastifyPluginAsyncTypebox = async (fastify) => {
       summary: 'List API keys',
       description: 'Answers the keys page by page, the oldest first, revoked and expired ones included.',
       querystring: Type.Object({
-        limit: Type.Integer({ minimum: 1, maximum: 1000, default: 100, description: 'Keys on a page.' }),
+        limit: pageLimit('Keys on a page.'),
         cursor: Type.Optional(Type.String({ pattern: ApiKeyId.pattern!, description: '`nextCursor` of the page before.' }))
       }, { additionalProperties: false }),
       response: {
