@@ -28,7 +28,7 @@ export interface EmbeddedPostgres {
   connectionString: string
   /** Where the data is kept: `dataDir`, or a directory that the server's user can reach. */
   home: string
-  /** Stops the server and resolves when it has ended. */
+  /** Stops the server and resolves when it has ended; asked again, waits for the same end. */
   stop (): Promise<void>
 }
 
@@ -60,14 +60,21 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
     throw error
   })
   if (server.socketDir !== files.socketDir) removeUnusedSocketDir(files)
+  let stopped: Promise<void> | undefined
   return {
     connectionString: connectionString(server.socketDir),
     home: files.home,
-    async stop () {
-      await owner.end()
-      await stopServer(server.pid, files.data)
-      removeSocketDir(files.home, server.socketDir)
+    // Once: its directory may be that of the next one by then.
+    stop () {
+      stopped ??= stop()
+      return stopped
     }
+  }
+
+  async function stop (): Promise<void> {
+    await owner.end()
+    await stopServer(server.pid, files.data)
+    removeSocketDir(files.home, server.socketDir)
   }
 }
 

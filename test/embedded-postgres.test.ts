@@ -48,6 +48,16 @@ t.test('stopping it is no error when it was killed', async t => {
   await postgres.stop()
 })
 
+t.test('stopping it again takes nothing from the next one', async t => {
+  const dataDir = createDir(t)
+  const first = await startEmbeddedPostgres({ dataDir, durable: false })
+  await first.stop()
+  const second = await startEmbeddedPostgres({ dataDir, durable: false })
+  await first.stop()
+  t.strictSame(await query(second.connectionString, 'select 1 as one'), [{ one: 1 }])
+  await second.stop()
+})
+
 t.test('the file of a server that was killed while it started is in nobody\'s way', async t => {
   const dataDir = createDir(t)
   const first = await startEmbeddedPostgres({ dataDir, durable: false })
