@@ -176,8 +176,9 @@ t.test('each level has its help', async t => {
   const top = await command({}, '--help')
   t.match(top, { code: 0, out: /^Usage: sipher-sessions COMMAND \[options\]\n\n {2}keys create +Create an API key/, err: '' })
   t.match(top.out, /^ {2}migrate +Bring the schema/m)
+  t.match(top.out, /^ {2}rotate-encryption +Encrypt the secret values/m)
   t.notMatch((await command({}, 'keys', '--help')).out, /migrate/)
-  for (const name of ['keys create', 'keys list', 'keys show', 'keys update', 'keys rotate', 'keys revoke', 'migrate']) {
+  for (const name of ['keys create', 'keys list', 'keys show', 'keys update', 'keys rotate', 'keys revoke', 'migrate', 'rotate-encryption']) {
     const { code, out, err } = await command({}, ...name.split(' '), '--help')
     t.strictSame({ code, err }, { code: 0, err: '' })
     t.match(out, new RegExp(`\n\nUsage: sipher-sessions ${name}( ID)? \\[options\\]\n\n(  --.+\n)*  --help +Show this help\\.\n$`))

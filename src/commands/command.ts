@@ -28,7 +28,8 @@ export interface Command {
   /** The names of what it takes besides options; all are needed. */
   positionals?: string[]
   options?: Record<string, Option>
-  run: (args: Arguments, terminal: Terminal) => Promise<void>
+  /** Resolves with the exit code where that is not 0. */
+  run: (args: Arguments, terminal: Terminal) => Promise<number | void>
 }
 
 /** The command line is not what the command takes. */

@@ -5,8 +5,9 @@ import { version } from '../version.js'
 import { commandHelp, parseArguments, table, UsageError, type Command, type Terminal } from './command.js'
 import { keysCommands } from './keys.js'
 import { migrateCommand } from './migrate.js'
+import { rotateEncryptionCommand } from './rotate-encryption.js'
 
-const commands: Command[] = [...keysCommands, migrateCommand]
+const commands: Command[] = [...keysCommands, migrateCommand, rotateEncryptionCommand]
 
 /**
  * Runs the command line.
@@ -20,8 +21,8 @@ export async function run (args: string[], terminal: Terminal): Promise<number> 
     if (!command) return overview(args, terminal)
     helpFor = ` ${command.name}`
     const parsed = parseArguments(command, args.slice(command.name.split(' ').length))
-    if (parsed.options.help) terminal.out(commandHelp(command))
-    else await command.run(parsed, terminal)
+    if (!parsed.options.help) return await command.run(parsed, terminal) ?? 0
+    terminal.out(commandHelp(command))
     return 0
   } catch (error) {
     if (error instanceof UsageError) {

@@ -1,0 +1,58 @@
+import { ConfigError, loadConfig } from '../config.js'
+import { checkSchemaVersion } from '../migrate.js'
+import { rotateEncryption, type RotationResult } from '../rotate-encryption.js'
+import { type Command, type Terminal } from './command.js'
+import { createPool } from './database.js'
+
+/** How many sessions go by between two lines of progress. */
+const progressStep = 10_000
+/** How many of the sessions that cannot be read are told of. */
+const maxTold = 10
+
+// Not the embedded database, which has one key of its own.
+export const rotateEncryptionCommand: Command = {
+  name: 'rotate-encryption',
+  summary: 'Encrypt the secret values of all sessions under the first key of SESSION_ENCRYPTION_KEYS.',
+  options: { json: { help: 'Print one line of JSON, for scripts.' } },
+  async run ({ options }, terminal) {
+    const { DATABASE_URL, SESSION_ENCRYPTION_KEYS } = terminal.environment
+    const { databaseUrl, encryptionKeys } = loadConfig({ DATABASE_URL, SESSION_ENCRYPTION_KEYS })
+    if (databaseUrl === undefined) throw new ConfigError('Set DATABASE_URL to the database to go through.')
+    if (encryptionKeys === undefined) throw new ConfigError('Set SESSION_ENCRYPTION_KEYS as for the service: the new key first, then those before it.')
+    const pool = createPool(databaseUrl, { application_name: 'sipher-sessions rotate-encryption' })
+    try {
+      await checkSchemaVersion(pool)
+      const result = await rotateEncryption(pool, encryptionKeys, options.json ? {} : { onProgress: progressTo(terminal) })
+      report(result, options.json === true, terminal)
+      return isDone(result) ? 0 : 1
+    } finally {
+      await pool.end()
+    }
+  }
+}
+
+function progressTo ({ out }: Terminal): (rotated: number) => void {
+  let next = progressStep
+  return rotated => {
+    if (rotated < next) return
+    out(`${rotated} sessions encrypted anew so far\n`)
+    next += progressStep
+  }
+}
+
+function report (result: RotationResult, json: boolean, { out, err }: Terminal): void {
+  const { rotated, unreadable, busy } = result
+  if (json) {
+    out(`${JSON.stringify({ rotated, unreadable: unreadable.length, busy })}\n`)
+  } else {
+    out(`${rotated} sessions encrypted anew. ${isDone(result)
+      ? 'All are under the first key now.'
+      : `${unreadable.length} could not be read, ${busy} were being changed all the time; run it again when that is mended.`}\n`)
+  }
+  for (const message of unreadable.slice(0, maxTold)) err(`${message}\n`)
+  if (unreadable.length > maxTold) err(`… and ${unreadable.length - maxTold} more.\n`)
+}
+
+function isDone ({ unreadable, busy }: RotationResult): boolean {
+  return unreadable.length + busy === 0
+}
