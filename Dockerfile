@@ -24,5 +24,5 @@ USER node
 EXPOSE 5006
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT}/v1/ready`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
-# Not npm: node itself must get the signals.
-CMD ["node", "dist/server.js"]
+# Not npm: node itself must get the signals. With the flags of npm start (docs/performance.md says what they are for).
+CMD ["node", "--max-semi-space-size=32", "dist/server.js"]
