@@ -22,7 +22,7 @@ for (const scenario of scenarios) {
 
 function read () {
   try {
-    return parseArgs({ allowPositionals: true, options: { short: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, connections: { type: 'string', default: '64' } } })
+    return parseArgs({ allowPositionals: true, options: { short: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, connections: { type: 'string', default: '128' } } })
   } catch (error) {
     return stop(error.message)
   }

@@ -9,7 +9,8 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../dist/embedded-postgres.js'
-import { beforeExit } from '../scripts/before-exit.js'
+import { beforeExit, isEnding } from '../scripts/before-exit.js'
+import { reserveHugePages } from './huge-pages.js'
 import { createClient } from './load-client.js'
 import { idsOf, keyCount } from './load-data.js'
 
@@ -24,25 +25,39 @@ export async function withPostgres (run) {
   const dataDir = mkdtempSync(join(tmpdir(), 'sipher-bench-'))
   chmodSync(dataDir, 0o755)
   let postgres = startEmbeddedPostgres({ dataDir })
+  let giveBack
   const cleanUp = beforeExit(async () => {
     try {
-      // The second may be starting by then.
+      // The next may be starting by then.
       for (let stopped; stopped !== postgres;) {
         stopped = postgres
         await (await stopped).stop()
       }
     } finally {
       rmSync(dataDir, { recursive: true, force: true })
+      giveBack?.()
     }
   })
-  try {
-    const first = await postgres
-    const client = new pg.Client({ connectionString: first.connectionString })
-    await client.connect()
-    for (const [name, value] of Object.entries(settings)) await client.query(`alter system set ${name} = '${value}'`)
-    await client.end()
-    await first.stop()
+  async function restart () {
+    await (await postgres).stop()
     postgres = startEmbeddedPostgres({ dataDir })
+  }
+  async function ask (...statements) {
+    const client = new pg.Client({ connectionString: (await postgres).connectionString })
+    await client.connect()
+    let answer
+    for (const statement of statements) answer = await client.query(statement)
+    await client.end()
+    return Object.values(answer.rows[0] ?? {})[0]
+  }
+  try {
+    await ask(...Object.entries(settings).map(([name, value]) => `alter system set ${name} = '${value}'`))
+    await restart()
+    // -1 where this PostgreSQL knows of none.
+    const pages = Number(await ask('show shared_memory_size_in_huge_pages'))
+    if (pages > 0 && !isEnding()) giveBack = reserveHugePages(pages)
+    if (giveBack) await restart()
+    else if (!isEnding()) console.error(noHugePages(pages))
     const { connectionString } = await postgres
     const processors = availableParallelism()
     pin(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), processors > 2 ? `2-${processors - 1}` : '1')
@@ -53,9 +68,18 @@ export async function withPostgres (run) {
   }
 }
 
-/** A server of a kind that load-host.js knows, on a database. Its log goes to nowhere. */
+function noHugePages (pages) {
+  const advice = pages > 0 ? `: run this as root where twice as much memory is free, or reserve them (sysctl vm.nr_hugepages=${pages})` : ''
+  return `PostgreSQL has no huge pages here, without which writes take longer (docs/performance.md)${advice}.`
+}
+
+/** What npm start tells Node. */
+const nodeFlags = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).scripts.start.split(' ').filter(word => word.startsWith('--'))
+
+/** A server of a kind that load-host.js knows, on a database, with the flags of npm start. Its log goes to nowhere. */
 export async function startServer (kind, databaseUrl) {
   const child = fork(new URL('load-host.js', import.meta.url), [kind], {
+    execArgv: nodeFlags,
     env: { ...process.env, NODE_ENV: 'production', DATABASE_URL: databaseUrl },
     stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc']
   })

@@ -1,11 +1,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
+
+const hugePages = '/proc/sys/vm/nr_hugepages'
 
 t.test('a benchmark that a signal ends leaves no PostgreSQL and no files', async t => {
   const { directory, child, outcome } = start(t, 'bench/index.js', 'size', '--short')
@@ -14,6 +16,18 @@ t.test('a benchmark that a signal ends leaves no PostgreSQL and no files', async
   child.kill('SIGTERM')
   t.strictSame(await outcome, { signal: 'SIGTERM', files: [], errors: '', output: '== size\n' })
   t.throws(() => process.kill(pid, 0), { code: 'ESRCH' })
+})
+
+t.test('and gives back the memory that it has reserved', async t => {
+  const reserved = () => existsSync(hugePages) ? readFileSync(hugePages, 'utf8') : ''
+  const before = reserved()
+  const { child, outcome } = start(t, 'bench/index.js', 'size', '--short')
+  // Where it may: not every system lets it.
+  const deadline = performance.now() + 10_000
+  await until(() => reserved() !== before || performance.now() > deadline || undefined)
+  child.kill('SIGTERM')
+  t.match(await outcome, { signal: 'SIGTERM', files: [] })
+  t.equal(reserved(), before)
 })
 
 t.test('so do the faults when Ctrl-C ends all their processes, and nothing more is begun or told', async t => {
