@@ -7,6 +7,10 @@ export interface DefaultsPlan {
   query: readonly Placement[]
   /** Whether it describes neither: then it takes all values in its body. */
   undescribed: boolean
+  /** Whether its schemas tell what they take, which those that are no JSON Schema do not. */
+  isReadable: boolean
+  /** What its schemas refer to and is not found, each once. */
+  lost: readonly string[]
 }
 
 export interface PlanOptions {
@@ -21,10 +25,14 @@ export interface PlanOptions {
 
 /** What takes the session's values by the schemas of its body and query string; undefined where it has none. */
 export function planDefaults (placements: readonly Placement[], body: unknown, query: unknown, getSchema: GetSchema, { root, untold = placements }: PlanOptions = {}): DefaultsPlan {
+  const lost = new Set<string>()
   let isLost: boolean
   const find = (id: string) => {
     const found = getSchema(id)
-    isLost ||= found === undefined
+    if (found === undefined) {
+      isLost = true
+      lost.add(id)
+    }
     return found
   }
   const taken = (schema: unknown) => isJsonSchema(schema)
@@ -34,5 +42,11 @@ export function planDefaults (placements: readonly Placement[], body: unknown, q
     })
     : untold
   const undescribed = body === undefined && query === undefined
-  return { body: undescribed ? placements : taken(body), query: taken(query), undescribed }
+  return {
+    body: undescribed ? placements : taken(body),
+    query: taken(query),
+    undescribed,
+    isReadable: isJsonSchema(body) && isJsonSchema(query),
+    lost: [...lost]
+  }
 }

@@ -4,6 +4,7 @@ import { type TObject } from '@sinclair/typebox'
 import { type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
 import { ApiError } from '../errors.js'
 import { placementsOf, type SessionDefaultsMapping } from '../fill-defaults.js'
+import { planDefaults } from '../plan-defaults.js'
 import { sendError } from '../plugins/error-handler.js'
 import { secretNames } from '../schemas/secret.js'
 import { applyUpstream, waitForBody } from './apply-defaults.js'
@@ -69,9 +70,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
   const placements = placementsOf(Object.keys(defaults.properties), mapping)
   const secret = secretNames(defaults)
   const undescribed: OperationPlan = {
-    body: placements.filter(({ name }) => !secret.includes(name)),
-    query: [],
-    undescribed: true,
+    ...planDefaults(placements.filter(({ name }) => !secret.includes(name)), undefined, undefined, () => undefined),
     mediaTypes: null
   }
   const operations = upstream.openapi === undefined ? null : await loadOperations(upstream.openapi)

@@ -45,9 +45,10 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
       const content = method === 'GET' || method === 'HEAD' ? {} : contentOf(resolve(operation.requestBody))
       // Something for both, because the document has described them: what it leaves out is not taken.
       const plan = {
-        ...planDefaults(placements, jsonOf(content), query, id => { foreign.add(id) }, { root: document, untold }),
+        ...planDefaults(placements, jsonOf(content), query, () => undefined, { root: document, untold }),
         mediaTypes: Object.keys(content)
       }
+      for (const id of plan.lost) foreign.add(id)
       for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
       all.push({ method, template, plan })
     }

@@ -101,12 +101,12 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const unread = new Set(names)
     let count = 0
     for (const { route, instance, ownValidator } of routes) {
-      const lost = new Set<string>()
-      const plan = makePlan(route, instance, placements, lost)
-      const isReadable = isJsonSchema(route.schema?.body) && isJsonSchema(querystringOf(route))
-      if (!isReadable || lost.size > 0) warnOfUntold(fastify.log, route, plan, lost)
+      const plan = makePlan(route, instance, placements)
+      const isTold = plan.isReadable && plan.lost.length === 0
+      // Of a route for GET there is one for HEAD, of which nobody knows.
+      if (!isTold && (route.config?.sessionDefaults ?? true) === true && route.method !== 'HEAD') warnOfUntold(fastify.log, route, plan)
       // A validator of the host's own may not know JSON Schema; a route that has the properties has shown that it does.
-      if (isReadable && (!plan.undescribed || !ownValidator)) documentHeader(route, plan)
+      if (plan.isReadable && (!plan.undescribed || !ownValidator)) documentHeader(route, plan)
       if (route.config?.sessionsApi) continue
       count++
       if (typeof route.config?.sessionDefaults === 'function') unread.clear()
@@ -234,27 +234,19 @@ function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): void {
 }
 
 /** Tells of schemas that only a validator of the host's own can read or find, where the host has not said what they take. */
-function warnOfUntold (log: FastifyBaseLogger, route: RouteOptions, plan: DefaultsPlan, references: ReadonlySet<string>): void {
-  const { method, url, config } = route
-  const list = [...references].join(', ')
+function warnOfUntold (log: FastifyBaseLogger, route: RouteOptions, plan: DefaultsPlan): void {
+  const { method, url } = route
+  const list = plan.lost.join(', ')
   const taken = [...new Set(takenBy(plan, route).map(({ name }) => name))].join(', ')
-  // Of a route for GET there is one for HEAD, of which nobody knows.
-  if ((config?.sessionDefaults ?? true) !== true || method === 'HEAD') return
   const reason = list === '' ? 'are no JSON Schema' : `refer to ${list}, which Fastify does not have`
   const remedy = list === '' ? '' : ', or give Fastify what they refer to (addSchema)'
   log.warn({ ...(list !== '' && { references: list }) }, `The schemas of ${String(method)} ${url} ${reason}, so that what they take of a session is not known: the route is given ${taken}. Name what it takes in config.sessionDefaults${remedy}.`)
 }
 
-/** @param lost is given the ids of schemas that are referred to and not found */
-function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[], lost = new Set<string>()): RoutePlan {
+function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[]): RoutePlan {
   const selection = route.config?.sessionDefaults ?? true
   const selected = placements.filter(({ name }) => Array.isArray(selection) ? selection.includes(name) : selection === true)
-  const getSchema = (id: string) => {
-    const found = instance.getSchema(id)
-    if (found === undefined) lost.add(id)
-    return found
-  }
-  const plan = planDefaults(selected, route.schema?.body, querystringOf(route), getSchema)
+  const plan = planDefaults(selected, route.schema?.body, querystringOf(route), id => instance.getSchema(id))
   return { ...plan, bodyNames: [...new Set(plan.body.map(({ name }) => name))].join(', ') }
 }
 
