@@ -77,6 +77,8 @@ export function createService ({
   }
   const headers = securityHeaders()
   const service = Fastify(settings)
+  // Node would leave out what comes after a thousand lines, without a word. Their size limits them as well.
+  service.server.maxHeadersCount = 0
 
   service.setErrorHandler((error, request, reply) => sendError(request, reply, error))
   service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)

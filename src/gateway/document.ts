@@ -25,7 +25,7 @@ export async function readDocument (source: string): Promise<OpenApiDocument> {
   let document: unknown
   try {
     const text = isUrl.test(source) ? await download(source) : await readFile(source, 'utf8')
-    document = /^\s*\{/.test(text) ? JSON.parse(text) : parse(text)
+    document = /^\s*\{/.test(text) ? JSON.parse(text) : parse(text, { merge: true })
   } catch (error) {
     throw unusable(source, 'cannot be read', error)
   }

@@ -48,22 +48,24 @@ export function requestHeaders (options: HeaderOptions & { adminKey?: string | u
   }
 
   return (request: Origin, headers: IncomingHttpHeaders): IncomingHttpHeaders => {
-    const forwarded: IncomingHttpHeaders = {}
+    const { principal } = request
+    const [idHeader, tierHeader] = principalHeaders
+    // First what the gateway says itself: servers leave out what comes after as many lines as they read.
+    const forwarded: IncomingHttpHeaders = {
+      // Of the addresses before this one, only those that a proxy of ours has vouched for.
+      'x-forwarded-for': [...request.ips ?? [request.ip]].reverse().join(', '),
+      'x-forwarded-proto': request.protocol,
+      'x-forwarded-host': request.host,
+      'x-request-id': request.id
+    }
+    if (principal && idHeader !== undefined) forwarded[idHeader] = principal.id
+    if (principal && tierHeader !== undefined) forwarded[tierHeader] = principal.tier
     for (const [name, value] of Object.entries(headers)) {
       // CGI and WSGI cannot tell `X_Principal_Id` from `X-Principal-Id`.
       const meant = name.replaceAll('_', '-')
       if (stripped.has(meant) || meant.startsWith('x-forwarded-') || isCredential(meant, String(value))) continue
       forwarded[name] = value
     }
-    // Of the addresses before this one, only those that a proxy of ours has vouched for.
-    forwarded['x-forwarded-for'] = [...request.ips ?? [request.ip]].reverse().join(', ')
-    forwarded['x-forwarded-proto'] = request.protocol
-    forwarded['x-forwarded-host'] = request.host
-    forwarded['x-request-id'] = request.id
-    const { principal } = request
-    const [idHeader, tierHeader] = principalHeaders
-    if (principal && idHeader !== undefined) forwarded[idHeader] = principal.id
-    if (principal && tierHeader !== undefined) forwarded[tierHeader] = principal.tier
     return forwarded
   }
 }

@@ -33,6 +33,7 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
   const all: Operation[] = []
   const unread = new Set(placements.map(({ name }) => name))
   const foreign = new Set<string>()
+  const servers: object[] = [...document.servers ?? []]
   const resolve = (value: unknown): unknown => followReferences(value, document, foreign)
 
   for (const [template, reference] of Object.entries(document.paths ?? {})) {
@@ -42,19 +43,22 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
       const operation = resolve(item[method.toLowerCase()])
       if (!isObject(operation) || operation.$ref !== undefined) continue
       const query = querySchema([item.parameters, operation.parameters], resolve)
-      const content = method === 'GET' || method === 'HEAD' ? {} : contentOf(resolve(operation.requestBody))
+      const body = resolve(operation.requestBody)
+      const content = method === 'GET' || method === 'HEAD' ? {} : contentOf(body)
       // Something for both, because the document has described them: what it leaves out is not taken.
       const plan = {
         ...planDefaults(placements, jsonOf(content), query, () => undefined, { root: document, untold }),
-        mediaTypes: Object.keys(content)
+        mediaTypes: isObject(body) && body.$ref !== undefined ? null : Object.keys(content)
       }
       for (const id of plan.lost) foreign.add(id)
       for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
       all.push({ method, template, plan })
+      servers.push(...[item.servers, operation.servers].flatMap(list => Array.isArray(list) ? list.filter(isObject) : []))
     }
   }
 
-  const prefixes = [...new Set([...(document.servers ?? []).map(server => serverPath(server, upstream)), basePath(upstream.pathname)])]
+  // Those of a path or an operation count for all: where it is there as well, it is the same.
+  const prefixes = [...new Set([...servers.map(server => serverPath(server, upstream)), basePath(upstream.pathname)])]
   const literal = new Set(all.filter(isLiteral))
   const exact = createTemplateRouter(all)
   // Many frameworks take `/Quote/` for `/quote`; a request for it must not go without what `/quote` takes.
@@ -124,14 +128,19 @@ function followReferences (value: unknown, document: OpenApiDocument, foreign: S
   return value
 }
 
-/** The query parameters as the properties of an object. */
+/** The query parameters as the properties of an object; of one that is an object in its usual form, its own properties. */
 function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): object {
   const parameters = lists.flatMap(list => Array.isArray(list) ? list.map(resolve) : [])
   return {
     properties: Object.fromEntries(parameters.flatMap(parameter =>
       isObject(parameter) && parameter.in === 'query' ? [[String(parameter.name), parameter.schema]] : [])),
-    // What another document says, of which it is not known whether it is about the query string.
-    allOf: parameters.filter(parameter => isObject(parameter) && parameter.$ref !== undefined)
+    allOf: parameters.flatMap(parameter => {
+      if (!isObject(parameter)) return []
+      // What another document says, of which it is not known whether it is about the query string.
+      if (parameter.$ref !== undefined) return [parameter]
+      // `style: form` and `explode: true`, which are the defaults: `?chain=near`, whatever the parameter's name.
+      return parameter.in === 'query' && (parameter.style ?? 'form') === 'form' && parameter.explode !== false ? [parameter.schema] : []
+    })
   }
 }
 

@@ -1,3 +1,4 @@
+import { type Http2ServerRequest } from 'node:http2'
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type onSendHookHandler, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
@@ -45,6 +46,9 @@ interface RoutePlan extends DefaultsPlan {
 
 const header = 'x-session-id'
 
+/** Lines of headers that Node reads of a request where its server does not say. */
+const nodesMaxHeadersCount = 1000
+
 /** Methods whose requests get a body where they came without one. */
 export const bodyMethods: readonly string[] = ['POST', 'PUT', 'PATCH']
 
@@ -90,7 +94,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
   fastify.addHook('onRoute', function (route) {
     requireKnownNames(route, names)
-    if ([route.method].flat().some(method => cachedMethods.includes(method))) route.onSend = [...[route.onSend ?? []].flat(), varyBySession(route, this)]
+    if ([route.method].flat().some(method => cachedMethods.includes(method))) route.onSend = [...[route.onSend ?? []].flat(), varyBySession(route)]
     // Later every instance has a validator, Fastify's own if no other.
     routes.push({ route, instance: this, ownValidator: this.validatorCompiler !== undefined })
   })
@@ -122,12 +126,27 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   // Most requests name no session, and a hook that is asynchronous for them too would cost each a promise.
   fastify.addHook('onRequest', (request, reply, done) => {
     const sessionId = request.headers[header]
-    if (sessionId === undefined) return done()
+    const isCut = mayBeCut(request)
+    if (sessionId === undefined && !isCut) return done()
     // Read once: Fastify makes the object anew each time.
     const { config } = request.routeOptions
     if (config?.sessionDefaults === false) return done()
+    if (isCut || sessionId === undefined) return refuseOrIgnore(request, reply, tooManyHeaders(), done)
     nameSession(request, reply, sessionId, config).then(() => { done() }, (error: unknown) => { refuseOrIgnore(request, reply, error, done) })
   })
+
+  /**
+   * Whether Node may have left out headers, as it does without a word beyond a number of lines that the host may have set: then nobody
+   * knows whether the request names a session, or whether it has a body.
+   */
+  function mayBeCut ({ raw }: FastifyRequest): boolean {
+    const max = fastify.server.maxHeadersCount ?? nodesMaxHeadersCount
+    return max > 0 && raw.rawHeaders.length >= max * 2
+  }
+
+  function tooManyHeaders (): ApiError {
+    return new ApiError('REQUEST_HEADERS_TOO_LARGE', { message: `The request has ${fastify.server.maxHeadersCount ?? nodesMaxHeadersCount} header lines or more, beyond which none is read. Send fewer.` })
+  }
 
   async function nameSession (request: FastifyRequest, reply: FastifyReply, sessionId: string | string[], config: FastifyContextConfig): Promise<void> {
     const isValid = typeof sessionId === 'string' && sessionIdPattern.test(sessionId)
@@ -182,13 +201,15 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     } else void sendError(request, reply.header('cache-control', 'no-store'), error)
   }
 
-  /** A cache must not answer a request with what another session's was answered. */
-  function varyBySession (route: RouteOptions, instance: FastifyInstance): onSendHookHandler {
-    // Found out at a route's first use, as its plan is.
-    let fillsQuery: boolean | undefined
+  /**
+   * A cache must not answer a request with what another session's was answered, or with what none was. Whatever is filled in: the
+   * handler may look at the session itself.
+   */
+  function varyBySession (route: RouteOptions): onSendHookHandler {
     return (request, reply, _payload, done) => {
-      fillsQuery ??= typeof route.config?.sessionDefaults === 'function' || makePlan(route, instance, placements).query.length > 0
-      if (fillsQuery || request.namedSession !== null) reply.header('vary', mergeVary(reply.getHeader('vary'), 'X-Session-Id'))
+      // Not before: other hooks change it after this one.
+      const { config } = route
+      if ((config?.sessionDefaults !== false && !config?.sessionsApi) || request.namedSession !== null) reply.header('vary', mergeVary(reply.getHeader('vary'), 'X-Session-Id'))
       done()
     }
   }
@@ -264,7 +285,11 @@ function fillBody (request: FastifyRequest, plan: DefaultsPlan, values: SessionD
   const { body } = request
   if (isFillable(body)) return isMultipart(request) ? [] : fillDefaults(body, values, plan.body)
   // A GET has no body to fill, and a DELETE gets one only where its schema asks for it.
-  if (!isBodyless(request) || (plan.undescribed && !bodyMethods.includes(request.method))) return []
+  if (plan.undescribed && !bodyMethods.includes(request.method)) return []
+  if (!isBodyless(request)) {
+    if (isUnread(request) && plan.body.some(({ name }) => Object.hasOwn(values, name))) throw withoutType()
+    return []
+  }
   const created = {}
   const filled = fillDefaults(created, values, plan.body)
   if (filled.length > 0) request.body = created
@@ -278,19 +303,38 @@ function fillBody (request: FastifyRequest, plan: DefaultsPlan, values: SessionD
 function isBodyless (request: FastifyRequest): boolean {
   const { body, headers } = request
   if (body !== undefined && body !== null) return false
-  if (headers['transfer-encoding'] === undefined) return Number(headers['content-length'] ?? 0) === 0
+  if (!isOfUnknownLength(request)) return Number(headers['content-length'] ?? 0) === 0
   return body === undefined && /^application\/(?:[^;]+\+)?json\b/i.test(headers['content-type'] ?? '')
+}
+
+/** Over HTTP/2 a body needs to say no length, and has no other header of its own. */
+function isOfUnknownLength ({ raw, headers }: FastifyRequest): boolean {
+  const { stream } = raw as unknown as Partial<Http2ServerRequest>
+  return stream ? headers['content-length'] === undefined && !stream.endAfterHeaders : headers['transfer-encoding'] !== undefined
+}
+
+/** Whether Fastify has dropped the body: it takes one over HTTP/2 that says neither its type nor its length for none. */
+function isUnread (request: FastifyRequest): boolean {
+  return request.body === undefined && request.headers['content-type'] === undefined && 'stream' in request.raw && isOfUnknownLength(request)
+}
+
+function withoutType (): ApiError {
+  return new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: 'The session\'s defaults go into the body, and this one has no Content-Type. Send it with Content-Type: application/json, or send no X-Session-Id.' })
 }
 
 function isMultipart ({ headers }: FastifyRequest): boolean {
   return /^multipart\//i.test(String(headers['content-type']))
 }
 
-/** What parsers make of JSON and forms, of whatever class they make it; no bytes and no streams. */
+/** Methods of streams, and of what is a list of its values, such as FormData and Map: those are not its properties. */
+const unfillable = ['pipe', 'getReader', Symbol.iterator, Symbol.asyncIterator] as const
+
+/** What parsers make of JSON and forms, of whatever class they make it. */
 function isFillable (body: unknown): boolean {
   if (typeof body === 'object' && body !== null && Object.getPrototypeOf(body) === Object.prototype) return true
-  return typeof body === 'object' && body !== null && !ArrayBuffer.isView(body) && !(body instanceof ArrayBuffer) &&
-    typeof (body as { pipe?: unknown }).pipe !== 'function' && typeof (body as { getReader?: unknown }).getReader !== 'function'
+  if (Array.isArray(body)) return true
+  return typeof body === 'object' && body !== null && !ArrayBuffer.isView(body) && !(body instanceof ArrayBuffer) && !(body instanceof Blob) &&
+    unfillable.every(name => typeof (body as Record<PropertyKey, unknown>)[name] !== 'function')
 }
 
 /** Puts the header into the schema of a route that takes values, from which OpenAPI documents are made. */

@@ -24,15 +24,29 @@ export function hasPath (schema: unknown, path: readonly PathStep[], getSchema: 
   return nodes.length > 0
 }
 
+/** What JSON Schema, OpenAPI and JTD say of a value itself, and the names and notes that a schema of anything may consist of. */
+const keywords = new Set([
+  '$id', '$ref', '$schema', '$anchor', '$defs', '$comment', '$dynamicRef', '$recursiveRef', 'definitions', 'type', 'enum', 'const', 'allOf', 'anyOf', 'oneOf', 'not', 'if',
+  'properties', 'optionalProperties', 'patternProperties', 'additionalProperties', 'unevaluatedProperties', 'propertyNames', 'required', 'minProperties', 'maxProperties',
+  'dependencies', 'dependentSchemas', 'dependentRequired', 'items', 'prefixItems', 'elements', 'values', 'discriminator', 'ref', 'content', 'nullable', 'title', 'description', 'examples', 'example',
+  'default', 'deprecated', 'metadata'
+])
+
 /**
  * Whether a value can be read as JSON Schema, as against a schema of another library: those are functions or instances of a class, have
  * such in them, or say by `~standard` that they are one.
  */
 export function isJsonSchema (schema: unknown): boolean {
   if (schema === undefined || typeof schema === 'boolean') return true
-  if (!isPlain(schema) || '~standard' in schema) return false
+  if (!isPlain(schema) || '~standard' in schema || isOfAnotherKind(schema)) return false
   if (isObject(schema.content)) return Object.values(schema.content).every(media => !isObject(media) || isJsonSchema(media.schema))
   return Object.values(schema).every(value => typeof value !== 'function' && (!isObject(value) || Array.isArray(value) || isPlain(value)))
+}
+
+/** Whether none of its keywords says what there may be, or one of a dialect does that is not followed. */
+function isOfAnotherKind (schema: Record<string, unknown>): boolean {
+  const keys = Object.keys(schema)
+  return keys.some(key => key === '$merge' || key === '$patch') || (keys.length > 0 && !keys.some(key => keywords.has(key)))
 }
 
 function isPlain (value: unknown): value is Record<string, unknown> {
@@ -50,8 +64,11 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
     if (typeof schema.$ref === 'string') visit(resolveReference(schema.$ref, { root, document }, getSchema))
     if (step === eachItem) {
       if (isObject(schema.items)) found.push({ schema: schema.items, root, document })
-    } else if (isObject(schema.properties) && Object.hasOwn(schema.properties, step)) {
-      found.push({ schema: schema.properties[step], root, document })
+    } else {
+      // The second is JTD's (RFC 8927), which Fastify's validator reads where it is told to.
+      for (const properties of [schema.properties, schema.optionalProperties]) {
+        if (isObject(properties) && Object.hasOwn(properties, step)) found.push({ schema: properties[step], root, document })
+      }
     }
     for (const keyword of ['allOf', 'anyOf', 'oneOf']) {
       const parts = schema[keyword]
@@ -62,6 +79,10 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
       const dependents = schema[keyword]
       if (isObject(dependents)) Object.values(dependents).forEach(part => visit({ schema: part, root, document }))
     }
+    // Of OpenAPI: which of the schemas it is that refer to this one.
+    if (isObject(schema.discriminator) && isObject(schema.discriminator.mapping)) {
+      for (const name of Object.values(schema.discriminator.mapping)) visit(resolveReference(mapped(String(name)), { root, document }, getSchema))
+    }
     if (isObject(schema.content)) {
       for (const media of Object.values(schema.content)) {
         if (isObject(media)) visit(root === schema ? { schema: media.schema, root: media.schema, document: media.schema } : { schema: media.schema, root, document })
@@ -71,6 +92,11 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
 
   visit(node)
   return found
+}
+
+/** The reference that a discriminator's mapping means: it may be the name of a schema alone. */
+function mapped (name: string): string {
+  return /[#./]/.test(name) ? name : `#/components/schemas/${name}`
 }
 
 /**

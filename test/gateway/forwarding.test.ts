@@ -105,6 +105,17 @@ t.test('the upstream is told who asks, and nobody can tell it in the gateway\'s 
   }
 })
 
+t.test('however many header lines a client sends, its session counts, and the upstream is told who asks', async t => {
+  const { url, received } = await startUpstream(t)
+  const { port, id, withSession } = await startGateway(t, { url })
+  const others = Object.fromEntries(Array.from({ length: 1500 }, (_, i) => [`a${i}`, '']))
+  const body = '{"chain":"sui"}'
+  const { status } = await exchange(port, { method: 'POST', path: '/x', body, headers: { host: 'x', ...others, ...withSession, 'content-type': 'application/json', 'content-length': body.length } })
+  t.equal(status, 200)
+  t.equal(received[0]!.body, '{"privacyLevel":"shielded","chain":"sui"}')
+  t.equal(received[0]!.headers['x-principal-id'], id)
+})
+
 t.test('credentials are forwarded where that is asked for, but for the admin key, and the headers have other names or none', async t => {
   const { url, received } = await startUpstream(t)
   const { port, id, key, sessionId } = await startGateway(t, { url, forwardCredentials: true, principalIdHeader: 'X-User', principalTierHeader: false, requireKey: false }, { trustProxy: ['127.0.0.1'] })

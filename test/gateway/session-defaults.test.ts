@@ -180,6 +180,16 @@ t.test('a body of a type that the document does not have is refused where the op
   t.equal(received.length, 3)
 })
 
+t.test('a body without a type is not in the range of all types', async t => {
+  const { port, withSession, received } = await start(t, { openapi: writeDocument(t, { paths: { '/x': { post: { requestBody: { content: { '*/*': { schema: takes('chain') } } } } }, '/bytes': { post: { requestBody: { content: { '*/*': { schema: {} } } } } } } }) })
+  const post = async (path: string, type: object) => (await exchange(port, { method: 'POST', path, headers: { ...withSession, ...type }, body: '{}' })).status
+  t.equal(await post('/x', json), 200)
+  t.equal(received.at(-1)!.body, '{"chain":"near"}')
+  t.equal(await post('/x', {}), 415)
+  t.equal(await post('/x', { 'content-type': 'text/plain' }), 200)
+  t.equal(await post('/bytes', {}), 200)
+})
+
 t.test('a large or compressed body of an operation that takes nothing streams through', async t => {
   const { send } = await start(t, { openapi: writeDocument(t, { paths: { '/none': { post: bodyOf(takes('amount')) }, '/key': { post: bodyOf(takes('rpcProvider')) } } }) })
   const body = 'x'.repeat(2_000_000)
@@ -229,7 +239,7 @@ t.test('what streams through goes upstream by its key and session as they are wh
 })
 
 t.test('paths begin where the document\'s servers say, or where the upstream does', async t => {
-  const paths = { '/quote': { get: { parameters: [{ in: 'query', name: 'chain' }] } } }
+  const paths = { '/quote': { servers: [{ url: '/of/path' }], get: { servers: [{ url: '/of/operation' }, 'wrong'], parameters: [{ in: 'query', name: 'chain' }] } } }
   const cases: [servers: object[] | undefined, base: string, path: string][] = [
     [undefined, '', '/quote'],
     [undefined, '/api', '/quote'],
@@ -241,12 +251,35 @@ t.test('paths begin where the document\'s servers say, or where the upstream doe
     [[{ url: 'https://api.example.com/v2' }], '', '/quote'],
     [[{ url: 'https://{host}/{version}', variables: { version: { default: 'v3' }, host: { default: 'h' } } }], '', '/v3/quote'],
     [[{ url: 'https://{none}:x/' }, {}], '', '/quote'],
-    [[{ url: '/a' }, { url: '/b' }], '', '/b/quote']
+    [[{ url: '/a' }, { url: '/b' }], '', '/b/quote'],
+    [[{ url: '/a' }], '', '/of/path/quote'],
+    [[{ url: '/a' }], '', '/of/operation/quote'],
+    [[{ url: '/a' }], '', '/A/Quote']
   ]
   for (const [servers, base, path] of cases) {
     const { send } = await start(t, { base, openapi: writeDocument(t, { paths, ...(servers && { servers }) }) })
     t.strictSame((await send('GET', path)).url, `${base.replace(/\/$/, '')}${path}?chain=near`, `${JSON.stringify(servers)} ${base}`)
   }
+})
+
+t.test('a document in YAML may merge, and objects in the query string are their properties', async t => {
+  const filter = { in: 'query', name: 'filter', schema: takes('chain') }
+  const operations: Record<string, object> = {
+    object: [filter],
+    form: [{ ...filter, style: 'form', explode: true }],
+    whole: [{ ...filter, explode: false }],
+    deep: [{ ...filter, style: 'deepObject' }],
+    header: [{ ...filter, in: 'header' }]
+  }
+  const text = `openapi: 3.1.0
+common: &common
+  get: { parameters: [{ in: query, name: chain }] }
+paths:
+  /merged: { <<: *common, summary: x }
+${Object.entries(operations).map(([name, parameters]) => `  /${name}: ${JSON.stringify({ get: { parameters } })}\n`).join('')}`
+  const { send } = await start(t, { openapi: writeDocument(t, {}, text) })
+  for (const path of ['/merged', '/object', '/form']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  for (const path of ['/whole', '/deep', '/header']) t.equal((await send('GET', path)).url, path)
 })
 
 t.test('defaults of a schema of the host\'s go under their mapped names, lists and objects as well', async t => {

@@ -1,7 +1,12 @@
+import { once } from 'node:events'
+import { connect, type ClientHttp2Session, type OutgoingHttpHeaders } from 'node:http2'
+import { type AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { Type } from '@sinclair/typebox'
 import Fastify, { type FastifyInstance, type FastifyRequest, type InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import { z } from 'zod'
+import { exchange } from '../gateway/helpers.js'
 import sipherSessions, { type SipherSessionsOptions } from '../../src/index.js'
 import { answer, createDatabase, createKey, createSession, encryptionKeys, failure, sendInTwo, unknownSessionId } from '../helpers.js'
 
@@ -234,8 +239,9 @@ t.test('answers to GET that depend on the session say so to caches, and keep wha
     t.equal(await varyOf('GET', '/function', sent), 'X-Session-Id')
   }
   t.equal(await varyOf('GET', '/own'), 'Accept, x-session-id')
-  for (const url of ['/nothing', '/refuses']) t.equal(await varyOf('GET', url), undefined)
-  t.equal(await varyOf('GET', '/nothing', { ...headers, 'x-session-id': sessionId }), 'X-Session-Id', 'its handler may have looked')
+  t.equal(await varyOf('GET', '/refuses'), undefined)
+  t.equal(await varyOf('GET', '/v1/health'), undefined)
+  for (const sent of [{}, { ...headers, 'x-session-id': sessionId }]) t.equal(await varyOf('GET', '/nothing', sent), 'X-Session-Id', 'its handler may look')
   t.equal((await host.inject({ url: '/nothing', headers: { ...headers, 'x-session-id': unknownSessionId } })).headers['cache-control'], 'no-store', 'a refusal is for nobody else')
   t.equal(await varyOf('POST', '/post'), undefined)
 })
@@ -441,6 +447,12 @@ t.test('a route whose schemas cannot be read takes all values, or those that it 
     host.get('/query', { validatorCompiler, schema: { querystring: z.object({ chain: z.string().default('solana') }) } }, echo)
     host.post('/strict', { validatorCompiler, schema: { body: z.strictObject(optional) } }, echo)
     host.post('/named', { validatorCompiler, schema: { body: z.strictObject(optional), headers: z.object({}) }, config: { sessionDefaults: ['chain'] } }, echo)
+    const any = { validatorCompiler: () => () => true }
+    host.post('/merged', { ...any, schema: { body: { type: 'object', $merge: { source: { $ref: 'x#' }, with: {} } } } }, echo)
+    host.post('/patched', { ...any, schema: { body: { type: 'object', $patch: { source: { $ref: 'x#' }, with: [] } } } }, echo)
+    host.post('/own', { ...any, schema: { body: { amount: 'number', chain: { type: 'string', optional: true } } } }, echo)
+    host.post('/anything', { ...any, schema: { body: {} } }, echo)
+    host.post('/jtd', { ...any, schema: { body: { optionalProperties: { chain: { type: 'string' } } } } }, echo)
     host.post('/lost', { validatorCompiler: () => () => true, schema: { body: { $ref: 'elsewhere#' } } }, echo)
   })
   const applied = 'chain, privacyLevel, defaultViewingKey'
@@ -451,7 +463,9 @@ t.test('a route whose schemas cannot be read takes all values, or those that it 
   t.strictSame(await send({ url: '/query' }), { status: 200, applied, body: { chain: 'near' } })
   t.equal((await send({ method: 'POST', url: '/strict', payload: {} })).status, 400, 'or refuses it')
   t.strictSame(await send({ method: 'POST', url: '/named', payload: {} }), { status: 200, applied: 'chain', body: { chain: 'near' } })
-  t.strictSame(await send({ method: 'POST', url: '/lost', payload: {} }), { status: 200, applied, body: { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } })
+  for (const url of ['/lost', '/merged', '/patched', '/own']) t.strictSame(await send({ method: 'POST', url, payload: {} }), { status: 200, applied, body: { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } }, url)
+  t.strictSame(await send({ method: 'POST', url: '/anything', payload: {} }), { status: 200, applied: undefined, body: {} })
+  t.strictSame(await send({ method: 'POST', url: '/jtd', payload: {} }), { status: 200, applied: 'chain', body: { chain: 'near' } })
 })
 
 t.test('a module of schemas takes the values that the one of them has', async t => {
@@ -482,6 +496,80 @@ t.test('a route under a prefix, in a scope with schemas of its own, takes defaul
   t.strictSame(await send({ method: 'POST', url: '/inner/transfer', payload: { amount: 1 } }), { status: 200, applied: 'chain', body: { amount: 1, chain: ['near'] } })
   t.strictSame(await send({ url: '/inner/quote' }), { status: 200, applied: 'chain', body: { chain: ['near'] } }, 'a list in a query string takes one value')
   t.strictSame(await send({ url: '/inner/quote?chain=sui&chain=base' }), { status: 200, applied: undefined, body: { chain: ['sui', 'base'] } })
+})
+
+t.test('a request of as many header lines as Node reads is refused, for it may have named a session', async t => {
+  const { host, headers, sessionId } = await startHost(t, host => {
+    host.post('/free', async ({ body }) => body)
+    host.get('/refuses', { config: { sessionDefaults: false } }, async () => ({}))
+  })
+  await host.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = host.server.address() as AddressInfo
+  const body = '{"chain":"solana"}'
+  const othersOf = (lines: number) => Object.fromEntries(Array.from({ length: lines }, (_, i) => [`a${i}`, '']))
+  const post = async (path: string, lines: number) => {
+    const { status, json } = await exchange(port, { method: 'POST', path, body, headers: { host: 'host', ...headers, ...othersOf(lines), 'x-session-id': sessionId, 'content-type': 'application/json', 'content-length': body.length } })
+    return { status, body: json() }
+  }
+  // Besides these there are six lines.
+  t.strictSame(await post('/free', 993), { status: 200, body: { chain: 'solana', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } })
+  const refused = failure(431, 'REQUEST_HEADERS_TOO_LARGE', 'The request has 1000 header lines or more, beyond which none is read. Send fewer.')
+  for (const lines of [994, 1000]) t.strictSame(await post('/free', lines), refused)
+  t.equal((await exchange(port, { path: '/refuses', headers: { host: 'host', ...othersOf(1000) } })).status, 200)
+  host.server.maxHeadersCount = 0
+  t.strictSame(await post('/free', 1000), { status: 200, body: { chain: 'solana', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } })
+})
+
+t.test('over HTTP/2 a body without a length is one', async t => {
+  const host = Fastify({ http2: true })
+  const sessions: ClientHttp2Session[] = []
+  t.teardown(async () => {
+    for (const session of sessions) session.destroy()
+    await host.close()
+  })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  host.addContentTypeParser('application/octet-stream', (_request, _payload, done) => { done(null) })
+  host.post('/free', async ({ body }) => body ?? {})
+  host.post('/viewing', { schema: { body: Obj({ defaultViewingKey: Optional(String()) }) } }, async ({ body }) => body)
+  const origin = await host.listen({ port: 0, host: '127.0.0.1' })
+  const { key, headers } = await createKey(host as unknown as FastifyInstance)
+  const sessionId = await createSession(host as unknown as FastifyInstance, key, { chain: 'near' })
+  const session = connect(origin)
+  sessions.push(session)
+  const post = async (path: string, sent: OutgoingHttpHeaders, body?: string) => {
+    const stream = session.request({ ':method': 'POST', ':path': path, ...headers, 'x-session-id': sessionId, ...sent }, { endStream: body === undefined })
+    if (body !== undefined) stream.end(body)
+    const [answered] = await once(stream, 'response') as [OutgoingHttpHeaders]
+    return { status: answered[':status'], applied: answered['x-session-applied'], body: JSON.parse(await text(stream)) as object }
+  }
+  const json = { 'content-type': 'application/json' }
+  t.strictSame(await post('/free', {}), { status: 200, applied: 'chain', body: { chain: 'near' } })
+  t.strictSame(await post('/free', json, '{"a":1}'), { status: 200, applied: 'chain', body: { a: 1, chain: 'near' } })
+  t.strictSame(await post('/free', { ...json, 'content-length': 15 }, '{"chain":"sui"}'), { status: 200, applied: undefined, body: { chain: 'sui' } })
+  t.strictSame(await post('/free', { 'content-type': 'application/octet-stream' }, 'bytes'), { status: 200, applied: undefined, body: {} })
+  const refused = failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'The session\'s defaults go into the body, and this one has no Content-Type. Send it with Content-Type: application/json, or send no X-Session-Id.')
+  t.strictSame(await post('/free', {}, '{"chain":"sui"}'), { ...refused, applied: undefined }, 'which Fastify would drop')
+  t.equal((await post('/viewing', {}, '{}')).status, 400, 'of which the session has nothing')
+})
+
+t.test('a form or a list of pairs that a parser makes is left alone, and a class with properties is filled in', async t => {
+  class Form { declare chain?: string }
+  const bodies: Record<string, unknown> = {
+    pairs: new URLSearchParams('chain=sui'),
+    form: new FormData(),
+    map: new Map(),
+    blob: new Blob([]),
+    view: new DataView(new ArrayBuffer(1)),
+    lines: (async function * () {})(),
+    class: Object.assign(new Form(), { pipe: 'a field' })
+  }
+  const { send } = await startHost(t, host => {
+    host.addContentTypeParser('text/x-name', { parseAs: 'string' }, (_request, name, done) => { done(null, bodies[name as string]) })
+    host.post('/free', async ({ body }) => ({ names: Object.keys(body as object) }))
+  })
+  const post = (name: string) => send({ method: 'POST', url: '/free', payload: name, headers: { 'content-type': 'text/x-name' } })
+  for (const name of ['pairs', 'form', 'map', 'blob', 'view', 'lines']) t.strictSame(await post(name), { status: 200, applied: undefined, body: { names: [] } }, name)
+  t.strictSame(await post('class'), { status: 200, applied: 'chain, privacyLevel, defaultViewingKey', body: { names: ['pipe', 'chain', 'privacyLevel', 'defaultViewingKey'] } })
 })
 
 t.test('bytes, and a null in chunks, are left alone', async t => {

@@ -46,6 +46,10 @@ t.test('a path leads through properties and items, wherever they are described',
 t.test('a property that applies on a condition is one, and what a condition asks about or a pattern allows is none', t => {
   const has = (schema: unknown, name: string) => hasPath(schema, [name], () => undefined)
   const x = { properties: { x: {} } }
+  for (const keyword of ['allOf', 'anyOf', 'oneOf']) t.ok(has({ [keyword]: [{}, x] }, 'x'), keyword)
+  t.ok(has({ discriminator: { propertyName: 'kind', mapping: { a: '#/components/schemas/A' } }, components: { schemas: { A: x } } }, 'x'))
+  t.ok(has({ discriminator: { mapping: { a: 'A' } }, components: { schemas: { A: x } } }, 'x'))
+  t.notOk(has({ discriminator: { mapping: { a: 'B' } }, components: { schemas: { A: x } } }, 'x'))
   t.ok(has({ if: {}, then: x }, 'x'))
   t.ok(has({ if: {}, else: { allOf: [x] } }, 'x'))
   t.ok(has({ dependentSchemas: { y: x } }, 'x'))
