@@ -70,7 +70,7 @@ export class ConfigError extends Error {
  * @throws ConfigError that names every variable that is wrong
  */
 export function loadConfig (environment: NodeJS.ProcessEnv): Config {
-  const set = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''))
+  const set = Object.fromEntries(Object.entries(environment).filter(([name, value]) => value !== '' && !(isNumber(name) && value?.trim() === '')))
   let variables: Variables
   try {
     variables = envSchema<Variables>({ schema: structuredClone(Environment), data: set, env: false })
@@ -82,6 +82,9 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
         : `${instancePath.slice(1)} ${message}. ${Environment.properties[instancePath.slice(1) as keyof Variables].description}`)
     throw new ConfigError(problems.join('\n'))
   }
+  for (const [name, value] of Object.entries(variables)) {
+    if (isNumber(name) && !Number.isFinite(value)) throw new ConfigError(`${name} must be a number with an end. ${Environment.properties[name as keyof Variables].description}`)
+  }
   return {
     host: variables.HOST,
     port: variables.PORT,
@@ -90,7 +93,7 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
     dataDir: variables.DATA_DIR,
     adminKey: variables.ADMIN_API_KEY,
     encryptionKeys: parseEncryptionKeys(variables.SESSION_ENCRYPTION_KEYS),
-    publicUrl: variables.PUBLIC_URL,
+    publicUrl: parsePublicUrl(variables.PUBLIC_URL),
     logLevel: variables.LOG_LEVEL,
     trustProxy: parseProxies(variables.TRUST_PROXY),
     corsOrigins: parseOrigins(variables.CORS_ORIGINS),
@@ -113,15 +116,31 @@ function parseDatabaseUrl (url: string | undefined): string | undefined {
   return url
 }
 
+function isNumber (name: string): boolean {
+  return Environment.properties[name as keyof Variables]?.type === 'integer'
+}
+
+/** Whether a URL has nothing but a host, a port and a path. */
+function isPlain (url: string): boolean {
+  const { username, password, search, hash } = URL.canParse(url) ? new URL(url) : { search: '?' }
+  return !(username || password || search || hash)
+}
+
+function parsePublicUrl (url: string | undefined): string | undefined {
+  if (url !== undefined && !isPlain(url)) throw new ConfigError(`PUBLIC_URL must be a URL with nothing but a host, a port and a path, such as https://sessions.example.com. ${Environment.properties.PUBLIC_URL.description}`)
+  return url
+}
+
+/** Headers that say something of the message itself: a key's id in their place would break it. */
+const messageHeaders = ['host', 'content-length', 'content-type', 'content-encoding', 'transfer-encoding', 'connection', 'keep-alive', 'upgrade', 'te', 'trailer', 'expect']
+
 function parseUpstream (variables: Variables): UpstreamOptions | undefined {
   const { UPSTREAM_URL: url, UPSTREAM_OPENAPI: openapi } = variables
   if (url === undefined) {
     if (openapi !== undefined) throw new ConfigError('UPSTREAM_OPENAPI is set without UPSTREAM_URL. Set the URL of the API that the document describes.')
     return undefined
   }
-  const { username, password, search, hash } = URL.canParse(url) ? new URL(url) : { search: '?' }
-  if (username || password || search || hash) throw new ConfigError('UPSTREAM_URL must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000.')
-  const headerName = (name: string) => name.toLowerCase() === 'off' ? false : name
+  if (!isPlain(url)) throw new ConfigError('UPSTREAM_URL must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000.')
   return {
     url,
     openapi,
@@ -129,9 +148,19 @@ function parseUpstream (variables: Variables): UpstreamOptions | undefined {
     bodyLimit: variables.UPSTREAM_BODY_LIMIT,
     requireKey: variables.UPSTREAM_REQUIRE_KEY,
     forwardCredentials: variables.UPSTREAM_FORWARD_CREDENTIALS,
-    principalIdHeader: headerName(variables.UPSTREAM_PRINCIPAL_ID_HEADER),
-    principalTierHeader: headerName(variables.UPSTREAM_PRINCIPAL_TIER_HEADER)
+    ...parsePrincipalHeaders(variables)
   }
+}
+
+function parsePrincipalHeaders ({ UPSTREAM_PRINCIPAL_ID_HEADER: id, UPSTREAM_PRINCIPAL_TIER_HEADER: tier }: Variables): Pick<UpstreamOptions, 'principalIdHeader' | 'principalTierHeader'> {
+  const parse = (variable: string, name: string) => {
+    if (messageHeaders.includes(name.toLowerCase())) throw new ConfigError(`${variable} is ${name}, which HTTP needs itself. Give it another name, such as X-Principal, or off.`)
+    return name.toLowerCase() === 'off' ? false : name
+  }
+  const principalIdHeader = parse('UPSTREAM_PRINCIPAL_ID_HEADER', id)
+  const principalTierHeader = parse('UPSTREAM_PRINCIPAL_TIER_HEADER', tier)
+  if (principalIdHeader !== false && id.toLowerCase() === tier.toLowerCase()) throw new ConfigError('UPSTREAM_PRINCIPAL_ID_HEADER and UPSTREAM_PRINCIPAL_TIER_HEADER are the same header. Give them different names, or off.')
+  return { principalIdHeader, principalTierHeader }
 }
 
 function parseList (list: string | undefined): string[] | undefined {

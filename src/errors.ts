@@ -69,7 +69,7 @@ export const errorCodes = {
   SESSION_LIMIT_REACHED: {
     status: 409,
     description: 'The key has as many sessions as its tier allows at the same time.',
-    example: { message: 'This key has 1000 sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.' }
+    example: { message: 'This key may have 1000 sessions at the same time, and has as many or more. Delete some, or wait until they expire.' }
   },
   KEY_NOT_ACTIVE: {
     status: 409,

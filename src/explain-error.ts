@@ -28,7 +28,7 @@ export function explainError (error: unknown): string {
   if (message === 'Connection terminated unexpectedly') return `The database of DATABASE_URL cannot be used: what answers there ended the connection (${message}). Is it a PostgreSQL?`
   if (/connection timeout|timeout exceeded when trying to connect/.test(message)) return `The database of DATABASE_URL cannot be used: nothing answers there (${message})`
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that
-  // does not exist, or a wrong password.
-  if (syscall === 'connect' || syscall === 'getaddrinfo' || /^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
+  // does not exist, or a wrong password, 53 that there is no room for another connection.
+  if (syscall === 'connect' || syscall === 'getaddrinfo' || /^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...|53...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
   return String((error as Error).stack)
 }

@@ -48,8 +48,8 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     if (found > newest) throw newerSchema(found, newest)
     if (found === newest) return
     await client.query('begin')
-    // The pool's own limit is meant for requests; building an index over a large table takes its time.
-    await client.query('set local statement_timeout = 0')
+    // The pool's own limits, and those of its user, are meant for requests; building an index over a large table takes its time.
+    await client.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
     await client.query('select pg_advisory_xact_lock($1)', [lockKey])
     const current = await prepareVersionTable(client)
     for (const { version, name } of migrations.filter(migration => migration.version > current)) {

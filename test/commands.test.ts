@@ -51,9 +51,9 @@ t.test('keys create shows a key once, which the running service accepts', async 
 
 t.test('--json prints nothing but JSON, with the key', async t => {
   const { json, accepts } = await startWithCommands(t)
-  const created = await json('create', '--tier', 'enterprise', '--name', 'a b', '--metadata', '{"team": "payments"}', '--expires-at', '2190-01-01T00:00:00+01:00')
+  const created = await json('create', '--tier', 'enterprise', '--name', 'a 🤖', '--metadata', '{"team": "payments"}', '--expires-at', '2190-01-01T00:00:00+01:00')
   t.strictSame(created, {
-    id: created.id, displayPrefix: created.key.slice(0, 11), tier: 'enterprise', name: 'a b', metadata: { team: 'payments' }, status: 'active', createdAt: created.createdAt, expiresAt: Date.parse('2189-12-31T23:00:00Z'), key: created.key
+    id: created.id, displayPrefix: created.key.slice(0, 11), tier: 'enterprise', name: 'a 🤖', metadata: { team: 'payments' }, status: 'active', createdAt: created.createdAt, expiresAt: Date.parse('2189-12-31T23:00:00Z'), key: created.key
   })
   const { expiresAt } = await json('create', '--tier', 'free', '--name', 'x', '--expires-in', '90d')
   t.ok(Math.abs(expiresAt - Date.now() - 90 * 86_400_000) < 60_000)

@@ -25,6 +25,8 @@ t.test('an empty environment gives the defaults', async t => {
   }
   t.strictSame(loadConfig({}), defaults)
   t.strictSame(loadConfig(Object.fromEntries(Object.keys(Environment.properties).map(name => [name, '']))), defaults, 'what is empty counts as not set')
+  const numbers = Object.entries(Environment.properties).filter(([, { type }]) => type === 'integer').map(([name]) => name)
+  t.strictSame(loadConfig(Object.fromEntries(numbers.map(name => [name, ' ']))), defaults, 'so does a blank number')
   t.strictSame(loadConfig({ SESSION_ENCRYPTION_KEYS: ',', TRUST_PROXY: ' , ', CORS_ORIGINS: ',' }), defaults)
 })
 
@@ -104,6 +106,9 @@ t.test('the variables of the gateway are read together', async t => {
   for (const url of ['http://user:pass@h', 'http://:pass@h', 'http://h/?x=1', 'http://h/#x', 'http://h:port']) {
     t.throws(() => loadConfig({ UPSTREAM_URL: url }), { name: 'ConfigError', message: 'UPSTREAM_URL must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000.' }, url)
   }
+  t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_ID_HEADER: 'X-A', UPSTREAM_PRINCIPAL_TIER_HEADER: 'x-a' }), { name: 'ConfigError', message: 'UPSTREAM_PRINCIPAL_ID_HEADER and UPSTREAM_PRINCIPAL_TIER_HEADER are the same header. Give them different names, or off.' })
+  for (const name of ['Host', 'Content-Length']) t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_TIER_HEADER: name }), { name: 'ConfigError', message: `UPSTREAM_PRINCIPAL_TIER_HEADER is ${name}, which HTTP needs itself. Give it another name, such as X-Principal, or off.` })
+  t.match(loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_ID_HEADER: 'off', UPSTREAM_PRINCIPAL_TIER_HEADER: 'OFF' }).upstream, { principalIdHeader: false, principalTierHeader: false })
   t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_REQUIRE_KEY: 'maybe', UPSTREAM_PRINCIPAL_ID_HEADER: 'X Id' }), {
     message: [
       'UPSTREAM_REQUIRE_KEY must be boolean. Whether requests to that API must carry an API key; false for a public one.',
@@ -133,6 +138,11 @@ t.test('what is wrong is named, all of it at once', async t => {
   for (const proxy of ['true', '1', 'loopback', '10.0.0.0/33', '0.0.0.0/0', '::/0', '::1/129', '10.0.0.1/8/8', '10.0.0.0/']) {
     t.match(message({ TRUST_PROXY: `127.0.0.1,${proxy}` }), `TRUST_PROXY holds "${proxy}". Addresses and CIDR ranges of proxies`)
   }
+  for (const name of ['PORT', 'RATE_LIMIT_PRO', 'UPSTREAM_BODY_LIMIT']) t.match(message({ [name]: 'Infinity' }), `${name} must be a number with an end. `)
+  for (const url of ['http://%zz', 'http://h:99999', 'http://h?x', 'http://h/#x', 'http://user@h']) {
+    t.equal(message({ PUBLIC_URL: url }), `PUBLIC_URL must be a URL with nothing but a host, a port and a path, such as https://sessions.example.com. ${Environment.properties.PUBLIC_URL.description}`, url)
+  }
+  t.equal(loadConfig({ PUBLIC_URL: 'https://h:1/path' }).publicUrl, 'https://h:1/path')
   for (const url of ['postgres://user:a/b@host/db', 'postgres://user:a#b@host/db', 'postgres://user:a?b@host/db', 'postgres://host:port/db']) {
     t.equal(message({ DATABASE_URL: url }), 'DATABASE_URL is no URL such as postgres://user:password@host:5432/database. In its user name and password, characters such as / # ? @ % are percent-encoded: %2F for /.', url)
   }

@@ -12,6 +12,7 @@ t.test('what the user can mend is a sentence', async t => {
   t.equal(explainError(withCode('EACCES', 'listen EACCES', 'listen')), 'listen EACCES. Set HOST and PORT to an address and port of this machine that you may listen on.')
   t.equal(explainError(withCode('EACCES', 'connect EACCES /run/.s.PGSQL.5432', 'connect')), 'The database of DATABASE_URL cannot be used: connect EACCES /run/.s.PGSQL.5432')
   t.equal(explainError(withCode('ECONNREFUSED', '')), 'The database of DATABASE_URL cannot be used: ECONNREFUSED')
+  t.equal(explainError(withCode('53300', 'too many connections')), 'The database of DATABASE_URL cannot be used: too many connections')
   t.equal(explainError(withCode('28P01', 'wrong password')), 'The database of DATABASE_URL cannot be used: wrong password')
   t.equal(explainError(new Error('Connection terminated due to connection timeout')), 'The database of DATABASE_URL cannot be used: nothing answers there (Connection terminated due to connection timeout)')
   for (const message of ['The server does not support SSL connections', 'self-signed certificate', 'unable to verify the first certificate']) {

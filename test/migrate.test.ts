@@ -85,7 +85,7 @@ t.test('a migration may take longer than a request, and waits for who migrates',
   const other = await createPool(t, connectionString).connect()
   await other.query('begin')
   await other.query('select pg_advisory_xact_lock(7315402236)')
-  const migrated = migrate(createPool(t, connectionString, { statement_timeout: 200 }))
+  const migrated = migrate(createPool(t, connectionString, { statement_timeout: 200, lock_timeout: 200, options: '-c transaction_timeout=300' }))
   let done = false
   void migrated.then(() => { done = true }, () => {})
   await sleep(600)

@@ -45,8 +45,8 @@ function overview (args: string[], { out }: Terminal): number {
   if (listed.length === 0) throw new UsageError(`There is no command ${JSON.stringify(words.join(' '))}.`)
   if (words.length === args.length) throw new UsageError(args.length === 0 ? 'A command is missing.' : `The command ${JSON.stringify(args.join(' '))} is not complete.`)
   out(`Usage: sipher-sessions COMMAND [options]\n\n${table(listed.map(({ name, positionals = [], summary }) => [`  ${[name, ...positionals].join(' ')}`, summary]))}
-Each command has its own --help. They use the database of DATABASE_URL, or the embedded one of DATA_DIR while a service
-runs on it.\n`)
+Each command has its own --help. They use the database of DATABASE_URL; those for keys, without one, the embedded one of DATA_DIR
+while a service runs on it.\n`)
   return 0
 }
 

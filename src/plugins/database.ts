@@ -63,11 +63,11 @@ const answerGraceMs = 100
 /** How long a connection may take to be made, in milliseconds, before another one is tried. */
 const connectTimeoutMs = 3_000
 
-const unavailableStates = /^(08|53|57|58|28|3D|3F|25006|40|42P01)/
+const unavailableStates = /^(08|53|57|58|28|3D|3F|25006|25P0|40|42P01|55P03)/
 
 /**
  * Whether a failed statement says that the database is not to be had at the moment, rather than that the statement
- * was wrong: no connection, shutting down, out of resources, read-only after a failover, not migrated yet.
+ * was wrong: no connection, shutting down, out of resources, locked or taking too long, read-only after a failover, not migrated yet.
  */
 function isUnavailable (error: unknown): boolean {
   if (!(error instanceof pg.DatabaseError)) return true
@@ -76,10 +76,10 @@ function isUnavailable (error: unknown): boolean {
 
 /**
  * Whether the connection cannot be kept: after a timeout the answer may still arrive, and after a fatal error Postgres
- * closes it.
+ * closes it. One that is read-only may stay so when the database no longer is.
  */
 function isBroken (error: unknown): boolean {
-  return !(error instanceof pg.DatabaseError) || error.severity === 'FATAL'
+  return !(error instanceof pg.DatabaseError) || error.severity === 'FATAL' || error.code === '25006'
 }
 
 function unavailable (cause: unknown): ApiError {
@@ -171,7 +171,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     const send = <R extends object>(statement: { text: string, values?: unknown[] | undefined, query_timeout: number }) => client.query<R>(statement as pg.QueryConfig)
     let result: pg.QueryResult<Row>
     try {
-      await send({ text: `begin; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = 10000`, query_timeout: left() })
+      await send({ text: `begin; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = ${halfMs}`, query_timeout: left() })
       result = await send<Row>({ text, values, query_timeout: left() })
     } catch (error) {
       // A connection that is not to be kept is rolled back by its end.
@@ -196,12 +196,16 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     },
 
     /**
-     * Resolves when the database answers and its schema is the one that this code needs; throws otherwise.
+     * Resolves when the database answers, can be written to where that is needed, and has the schema that this code needs; throws otherwise.
      *
      * @param since when it was asked for, by `performance.now()`
      */
-    async checkReady (since: number): Promise<void> {
-      await checkSchemaVersion(this.since(since))
+    async checkReady (since: number, needsWrites: boolean): Promise<void> {
+      const database = this.since(since)
+      await checkSchemaVersion(database)
+      if (!needsWrites) return
+      // Changes nothing, and fails where it could not.
+      await database.query('update sipher_sessions.request_counts set requests = requests where false')
     },
 
     async migrate (): Promise<void> {

@@ -191,7 +191,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
         if (createdAt !== undefined) return { sessionId, defaults, createdAt, expiresAt: createdAt + ttlSeconds * 1000, lastAccessedAt: createdAt }
         if (await countLive(ownerId) >= maxSessions) {
           throw new ApiError('SESSION_LIMIT_REACHED', {
-            message: `This key has ${maxSessions} sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.`
+            message: `This key may have ${maxSessions} sessions at the same time, and has as many or more. Delete some, or wait until they expire.`
           })
         }
         // There is room, which the count does not show yet; others may take it first, while they make some.

@@ -8,7 +8,7 @@ export const ready: FastifyPluginAsyncTypebox = async (fastify) => {
   // Anybody may ask, as often as they like: all who ask at the same time share one statement, like the requests of those who
   // have a key, so that they cannot take up the connections of these.
   const checked = createBatch<null, null>(async (asked, since) => {
-    await fastify.sessionDatabase.checkReady(since)
+    await fastify.sessionDatabase.checkReady(since, fastify.requestLimits.strict)
     return asked
   })
   fastify.get('/ready', {
@@ -16,7 +16,7 @@ export const ready: FastifyPluginAsyncTypebox = async (fastify) => {
       operationId: 'getReady',
       tags: ['Service'],
       summary: 'Whether requests can be served',
-      description: 'Answers 200 when the database answers and its schema is up to date. For whoever sends it requests.',
+      description: 'Answers 200 when the database answers, can be written to, and has the schema of this release. For whoever sends it requests.',
       response: {
         200: successOf(Type.Object({ status: Type.Literal('ready', { examples: ['ready'] }) }), { description: 'Ready.' }),
         ...failures('SERVICE_UNAVAILABLE')

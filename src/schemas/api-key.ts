@@ -15,7 +15,10 @@ export const ApiKeyId = Type.String({
 export const ApiKeyParams = Type.Object({ id: ApiKeyId })
 
 // Control characters, those that turn the direction of a line, and half a surrogate pair cannot be stored or do not belong into a list.
-const name = Type.String({ minLength: 1, maxLength: 100, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]*$', description: 'For people, to know the key by.', examples: ['agent-7'] })
+/** Whether a regular expression takes a character beyond U+FFFF for one or, without the flag `u`, for two halves. */
+const namePattern = '^(?:[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]|[\\ud800-\\udbff][\\udc00-\\udfff])*$'
+
+const name = Type.String({ minLength: 1, maxLength: 100, pattern: namePattern, description: 'For people, to know the key by.', examples: ['agent-7'] })
 const metadata = Type.Record(Type.String(), Type.Unknown(), { description: 'Anything the operator wants to keep with the key.', examples: [{ team: 'payments' }] })
 const expiresAt = timestamp('When the key stops working; a key without it works until it is revoked.', 1821087600000)
 

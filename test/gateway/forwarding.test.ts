@@ -131,8 +131,18 @@ t.test('credentials are forwarded where that is asked for, but for the admin key
   })
   await exchange(port, { headers: { 'x-api-key': key } })
   t.equal(received.at(-1)!.headers['x-api-key'], key)
-  await exchange(port, { headers: { authorization: `Bearer ${adminKey}` } })
-  t.equal(received.at(-1)!.headers.authorization, undefined)
+  for (const value of [`Bearer ${adminKey}`, `bearer ${adminKey}`, `Bearer\t${adminKey}`, `Token token="${adminKey}", x=1`, `${adminKey},x`, adminKey]) {
+    await exchange(port, { headers: { authorization: value } })
+    t.equal(received.at(-1)!.headers.authorization, undefined, value)
+  }
+  for (const value of [`Bearer a${adminKey}`, `Bearer ${adminKey.slice(0, -1)}`, 'Bearer task_pro_1']) {
+    await exchange(port, { headers: { authorization: value } })
+    t.equal(received.at(-1)!.headers.authorization, value)
+  }
+  for (const name of ['x-user', 'x_user']) {
+    await exchange(port, { headers: { [name]: 'forged' } })
+    t.equal(received.at(-1)!.headers[name], undefined, 'nor where nobody is')
+  }
   await exchange(port, { headers: { 'X_API-Key': adminKey } })
   t.strictSame(Object.keys(received.at(-1)!.headers).filter(name => name.includes('api')), [])
 })

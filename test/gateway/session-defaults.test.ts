@@ -40,12 +40,13 @@ t.test('without a document JSON object bodies get all defaults but the secret on
   t.strictSame(await send('POST', '/x?a=1', '{"amount":5}'), { applied, url: '/x?a=1', body: `{${all},"amount":5}`, type })
   t.strictSame(await send('DELETE', '/x', '{"amount":5}'), { applied, url: '/x', body: `{${all},"amount":5}`, type })
   t.strictSame(await send('PROPPATCH', '/x', '{"amount":5}', { 'content-type': 'Application/Vnd.Own+JSON; charset=utf-8' }), { applied, url: '/x', body: `{${all},"amount":5}`, type: 'Application/Vnd.Own+JSON; charset=utf-8' })
-  for (const type of ['text/json', 'model/gltf+json;a=1']) t.strictSame(await send('POST', '/x', '{"amount":5}', { 'content-type': type }), { applied, url: '/x', body: `{${all},"amount":5}`, type })
+  for (const type of ['text/json', 'model/gltf+json;a=1', 'application/json ; charset=utf-8']) t.strictSame(await send('POST', '/x', '{"amount":5}', { 'content-type': type }), { applied, url: '/x', body: `{${all},"amount":5}`, type })
   for (const method of ['POST', 'PUT', 'PATCH']) {
     for (const headers of [{}, json, { ...json, 'transfer-encoding': 'chunked' }, { 'transfer-encoding': 'chunked' }, { 'content-length': '0', 'content-type': 'text/plain' }] as Record<string, string>[]) {
       t.strictSame(await send(method, '/x', undefined, headers), { applied, url: '/x', body: `{${all}}`, type }, 'a body-less request gets an object')
     }
   }
+  t.equal((await send('POST', '/x?to=a?b&c', '{}')).url, '/x?to=a?b&c')
   t.strictSame(await send('POST', '/x', '{"chain":"sui","privacyLevel":null}'), { applied: undefined, url: '/x', body: '{"chain":"sui","privacyLevel":null}', type }, 'what was sent wins')
   for (const method of ['GET', 'DELETE']) t.strictSame(await send(method, '/x', undefined, {}), { applied: undefined, url: '/x', body: '', type: undefined })
   t.strictSame(await send('DELETE', '/x', '', { ...json, 'transfer-encoding': 'chunked' }), { applied: undefined, url: '/x', body: '', type })
@@ -279,6 +280,7 @@ paths:
 ${Object.entries(operations).map(([name, parameters]) => `  /${name}: ${JSON.stringify({ get: { parameters } })}\n`).join('')}`
   const { send } = await start(t, { openapi: writeDocument(t, {}, text) })
   for (const path of ['/merged', '/object', '/form']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  t.equal((await send('GET', '/merged?to=a?b&c')).url, '/merged?to=a?b&c&chain=near')
   for (const path of ['/whole', '/deep', '/header']) t.equal((await send('GET', path)).url, path)
 })
 

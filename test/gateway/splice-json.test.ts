@@ -20,7 +20,8 @@ t.test('defaults go before what the text has, of which each character stays', as
     ['[{}]', '[{}]', ''],
     ['"text"', '"text"', ''],
     ['-1.5e3', '-1.5e3', ''],
-    ['null', 'null', '']
+    ['null', 'null', ''],
+    ['{\r\n\t"a":\t1\r\n}', '{"chain":"near","privacyLevel":"shielded",\r\n\t"a":\t1\r\n}', 'chain,privacyLevel']
   ]
   for (const [sent, result, filled] of cases) t.strictSame(splice(sent), [result, filled], sent)
 })

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { answer, createKey, createPool, createSession, failure, startService } from '../helpers.js'
 
-const full = failure(409, 'SESSION_LIMIT_REACHED', 'This key has 5 sessions, which is as many as it may have at the same time. Delete one, or wait until one expires.')
+const full = failure(409, 'SESSION_LIMIT_REACHED', 'This key may have 5 sessions at the same time, and has as many or more. Delete some, or wait until they expire.')
 const limited = { tierLimits: { pro: { maxSessions: 5 }, enterprise: { maxSessions: 8 } } }
 
 t.test('of 40 sessions that are created at once through two instances exactly as many are stored as the limit allows', async t => {

@@ -22,7 +22,7 @@ export const rotateApiKey: FastifyPluginAsyncTypebox = async (fastify) => {
     },
     // All of the body is optional, so the body is as well.
     config: { bodyIsOptional: true },
-    preValidation: async (request) => { request.body ??= {} }
+    preValidation: async (request) => { if (request.body === undefined) request.body = {} }
   }, async (request) => {
     const { secret, record, graceEndsAt } = await fastify.apiKeyRepository.rotate(request.params.id, request.body.graceSeconds ?? range.default)
     return { success: true as const, data: { ...presentApiKey(record, fastify.tierLimits), key: secret, graceEndsAt } }

@@ -107,6 +107,8 @@ t.test('a grace period that is not valid is a 400, and the secret stays', async 
   for (const [payload, field, reason] of cases) {
     t.strictSame(answer(await rotate(service, id, payload)), failure(400, 'VALIDATION_ERROR', `The body is not valid: ${field} ${reason}`, [{ field, reason }]))
   }
+  const empty = await service.inject({ method: 'POST', url: `/v1/admin/keys/${id}/rotate`, headers: { ...admin, 'content-type': 'application/json' }, payload: 'null' })
+  t.equal(empty.statusCode, 400)
   t.ok(await accepts(service, key))
 })
 
