@@ -85,6 +85,8 @@ t.test('each refusal of the service is the client\'s answer, in the envelope, an
   t.equal((await refused({ authorization: 'Bearer sk_pro_wrong' })).answer.status, 401)
   t.strictSame((await refused({ ...session, 'x-api-key': freeKey })).answer, failure(403, 'TIER_ACCESS_DENIED', 'This operation needs a key of tier pro or enterprise; this key is of tier free.'))
   t.strictSame((await refused({ ...key, 'x-session-id': unknownSessionId })).answer, failure(404, 'SESSION_NOT_FOUND', 'There is no such session for this key. It may have expired or been deleted; create a new one with POST /v1/sessions.'))
+  const long = 'x'.repeat(7000)
+  t.strictSame((await refused({ ...session, a: long, b: long, c: long })).answer, failure(431, 'REQUEST_HEADERS_TOO_LARGE', 'The request has too many bytes of headers. Send fewer or shorter ones.'))
   t.equal(asked(), 0)
 
   for (let used = 1; used < 100; used++) t.equal((await send({ 'x-api-key': freeKey })).status, 200)

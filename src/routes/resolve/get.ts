@@ -71,8 +71,8 @@ function headerName (name: string): string {
 }
 
 /**
- * Text that a header can carry as it is; anything else as JSON in ASCII, so that no value can break out of its line.
- * Text that begins as JSON text does is written as JSON too: no two texts are the same header.
+ * Text that a header can carry as it is; anything else as JSON in ASCII, so that no value can break out of its line. Text that
+ * begins with a quotation mark is written as JSON too: no two texts are the same header.
  */
 function headerValue (value: unknown): string {
   if (typeof value === 'string' && /^[\x21\x23-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(value)) return value
