@@ -112,6 +112,11 @@ function ignoringBodies<Options extends object> (operation: FastifyPluginAsyncTy
       payload.resume()
       done(null)
     })
+    // One that cannot be read would be refused before any parser is asked.
+    scope.addHook('onRequest', ({ raw }, _reply, done) => {
+      delete raw.headers['content-type']
+      done()
+    })
     await scope.register(operation, options as never)
   }
 }

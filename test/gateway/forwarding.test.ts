@@ -172,6 +172,14 @@ t.test('every request needs a key; before a public API those that carry one need
   t.equal(received[2]!.headers.authorization, 'Bearer the-upstreams-own')
   t.strictSame(await answerOf(open.port, { 'x-api-key': adminKey }), bad)
   t.strictSame(await answerOf(open.port, { authorization: 'Bearer sk_pro_mistyped' }), bad)
+  for (const tier of ['free', 'pro', 'enterprise'] as const) {
+    const { id, key } = await createKey(open.service, tier)
+    t.equal(await answerOf(open.port, { authorization: `Token realm="${'x'.repeat(50)}", key=sk_pro_mistyped`, 'x-api-key': key }), 200)
+    t.equal(await answerOf(open.port, { authorization: `Bearer ${key}` }), 200)
+    const { authorization, 'x-principal-id': principal } = received.at(-1)!.headers
+    t.strictSame([authorization, principal], [undefined, id], 'no key goes upstream, of whatever tier')
+    t.equal(received.at(-2)!.headers.authorization, undefined, 'wherever it stands')
+  }
   t.strictSame(await answerOf(open.port, { 'x-session-id': open.sessionId }), missing)
   t.equal(await answerOf(open.port, open.withSession), 200)
   t.equal(received.at(-1)!.headers['x-principal-id'], open.id)

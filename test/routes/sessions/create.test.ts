@@ -86,8 +86,8 @@ t.test('what is not a JSON body has a code of its own, and nothing is stored', a
   const invalidJson = (reason: string) => failure(400, 'INVALID_JSON', `The body is not valid JSON: ${reason}. Send one JSON object.`)
 
   t.strictSame(answer(await post('{"defaults":', json)), invalidJson('Unexpected end of JSON input'))
-  for (const spaces of [1, 100]) {
-    const body = `{"padding":${' '.repeat(spaces)}0,"defaultViewingKey": secret, "padding":${' '.repeat(spaces)}0}`
+  for (const padding of [' ', ' '.repeat(100), '\n']) {
+    const body = `{"padding":${padding}0,"defaultViewingKey": secret, "padding":${padding}0}`
     t.strictSame(answer(await post(body, json)), invalidJson('Unexpected token \'s\''), 'the parser\'s quotation of the body is left out')
   }
   t.strictSame(answer(await post('{"defaults":{"__proto__":{"chain":"near"}}}', json)), invalidJson('it sets __proto__ or constructor.prototype'))
