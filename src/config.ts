@@ -83,7 +83,7 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
     throw new ConfigError(problems.join('\n'))
   }
   for (const [name, value] of Object.entries(variables)) {
-    if (isNumber(name) && !Number.isFinite(value)) throw new ConfigError(`${name} must be a number with an end. ${Environment.properties[name as keyof Variables].description}`)
+    if (isNumber(name) && !Number.isFinite(value)) throw new ConfigError(`${name} must be a finite number. ${Environment.properties[name as keyof Variables].description}`)
   }
   return {
     host: variables.HOST,

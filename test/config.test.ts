@@ -138,7 +138,7 @@ t.test('what is wrong is named, all of it at once', async t => {
   for (const proxy of ['true', '1', 'loopback', '10.0.0.0/33', '0.0.0.0/0', '::/0', '::1/129', '10.0.0.1/8/8', '10.0.0.0/']) {
     t.match(message({ TRUST_PROXY: `127.0.0.1,${proxy}` }), `TRUST_PROXY holds "${proxy}". Addresses and CIDR ranges of proxies`)
   }
-  for (const name of ['PORT', 'RATE_LIMIT_PRO', 'UPSTREAM_BODY_LIMIT']) t.match(message({ [name]: 'Infinity' }), `${name} must be a number with an end. `)
+  for (const name of ['PORT', 'RATE_LIMIT_PRO', 'UPSTREAM_BODY_LIMIT']) t.match(message({ [name]: 'Infinity' }), `${name} must be a finite number. `)
   for (const url of ['http://%zz', 'http://h:99999', 'http://h?x', 'http://h/#x', 'http://user@h']) {
     t.equal(message({ PUBLIC_URL: url }), `PUBLIC_URL must be a URL with nothing but a host, a port and a path, such as https://sessions.example.com. ${Environment.properties.PUBLIC_URL.description}`, url)
   }

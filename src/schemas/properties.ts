@@ -24,12 +24,17 @@ export function hasPath (schema: unknown, path: readonly PathStep[], getSchema: 
   return nodes.length > 0
 }
 
-/** What JSON Schema, OpenAPI and JTD say of a value itself, and the names and notes that a schema of anything may consist of. */
+/** The keywords of JSON Schema, OpenAPI and JTD, and Fastify's `content`: a schema that has none of them is another library's. */
 const keywords = new Set([
-  '$id', '$ref', '$schema', '$anchor', '$defs', '$comment', '$dynamicRef', '$recursiveRef', 'definitions', 'type', 'enum', 'const', 'allOf', 'anyOf', 'oneOf', 'not', 'if',
-  'properties', 'optionalProperties', 'patternProperties', 'additionalProperties', 'unevaluatedProperties', 'propertyNames', 'required', 'minProperties', 'maxProperties',
-  'dependencies', 'dependentSchemas', 'dependentRequired', 'items', 'prefixItems', 'elements', 'values', 'discriminator', 'ref', 'content', 'nullable', 'title', 'description', 'examples', 'example',
-  'default', 'deprecated', 'metadata'
+  '$id', '$ref', '$schema', '$anchor', '$dynamicAnchor', '$dynamicRef', '$recursiveRef', '$vocabulary', '$defs', 'definitions', '$comment',
+  'type', 'enum', 'const', 'nullable', 'allOf', 'anyOf', 'oneOf', 'not', 'if', 'then', 'else', 'discriminator', 'content',
+  'properties', 'patternProperties', 'additionalProperties', 'unevaluatedProperties', 'propertyNames', 'required', 'minProperties', 'maxProperties',
+  'dependencies', 'dependentSchemas', 'dependentRequired',
+  'items', 'prefixItems', 'additionalItems', 'unevaluatedItems', 'contains', 'minContains', 'maxContains', 'minItems', 'maxItems', 'uniqueItems',
+  'minLength', 'maxLength', 'pattern', 'format', 'minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf',
+  'contentEncoding', 'contentMediaType', 'contentSchema',
+  'title', 'description', 'default', 'examples', 'example', 'deprecated', 'readOnly', 'writeOnly', 'xml', 'externalDocs',
+  'optionalProperties', 'elements', 'values', 'ref', 'metadata'
 ])
 
 /**
@@ -46,7 +51,7 @@ export function isJsonSchema (schema: unknown): boolean {
 /** Whether none of its keywords says what there may be, or one of a dialect does that is not followed. */
 function isOfAnotherKind (schema: Record<string, unknown>): boolean {
   const keys = Object.keys(schema)
-  return keys.some(key => key === '$merge' || key === '$patch') || (keys.length > 0 && !keys.some(key => keywords.has(key)))
+  return keys.some(key => key === '$merge' || key === '$patch') || (keys.length > 0 && !keys.some(key => keywords.has(key) || key.startsWith('x-')))
 }
 
 function isPlain (value: unknown): value is Record<string, unknown> {

@@ -452,6 +452,7 @@ t.test('a route whose schemas cannot be read takes all values, or those that it 
     host.post('/patched', { ...any, schema: { body: { type: 'object', $patch: { source: { $ref: 'x#' }, with: [] } } } }, echo)
     host.post('/own', { ...any, schema: { body: { amount: 'number', chain: { type: 'string', optional: true } } } }, echo)
     host.post('/anything', { ...any, schema: { body: {} } }, echo)
+    host.post('/noted', { ...any, schema: { body: { 'x-note': 1 } } }, echo)
     host.post('/jtd', { ...any, schema: { body: { optionalProperties: { chain: { type: 'string' } } } } }, echo)
     host.post('/lost', { validatorCompiler: () => () => true, schema: { body: { $ref: 'elsewhere#' } } }, echo)
   })
@@ -464,7 +465,7 @@ t.test('a route whose schemas cannot be read takes all values, or those that it 
   t.equal((await send({ method: 'POST', url: '/strict', payload: {} })).status, 400, 'or refuses it')
   t.strictSame(await send({ method: 'POST', url: '/named', payload: {} }), { status: 200, applied: 'chain', body: { chain: 'near' } })
   for (const url of ['/lost', '/merged', '/patched', '/own']) t.strictSame(await send({ method: 'POST', url, payload: {} }), { status: 200, applied, body: { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } }, url)
-  t.strictSame(await send({ method: 'POST', url: '/anything', payload: {} }), { status: 200, applied: undefined, body: {} })
+  for (const url of ['/anything', '/noted']) t.strictSame(await send({ method: 'POST', url, payload: {} }), { status: 200, applied: undefined, body: {} }, url)
   t.strictSame(await send({ method: 'POST', url: '/jtd', payload: {} }), { status: 200, applied: 'chain', body: { chain: 'near' } })
 })
 
