@@ -266,7 +266,7 @@ t.test('paths begin where the document\'s servers say, or where the upstream doe
 t.test('a document in YAML may merge, and objects in the query string are their properties', async t => {
   const filter = { in: 'query', name: 'filter', schema: takes('chain') }
   const operations: Record<string, object> = {
-    object: [filter],
+    object: [null, filter],
     form: [{ ...filter, style: 'form', explode: true }],
     whole: [{ ...filter, explode: false }],
     deep: [{ ...filter, style: 'deepObject' }],
