@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { connect, type AddressInfo } from 'node:net'
+import { connect, type AddressInfo, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { createService } from '../src/service.js'
 import { encryptionKeys, startService } from './helpers.js'
@@ -101,6 +101,16 @@ t.test('who connects while the process has no rest is answered, or cannot connec
 })
 
 t.test('a request that waited for the end is not served when its client has left', async t => {
+  // On a busy machine it may be let through before its client has left. Then that has to be tried again.
+  for (let tries = 0; tries < 10; tries++) {
+    const { hadWaited, served } = await leaveBeforeTheEnd(t)
+    if (hadWaited) return t.equal(served, 0)
+  }
+  t.fail('no request waited for as long as that')
+})
+
+/** Whether a request still waited when its client had left, and how many like it were served. */
+async function leaveBeforeTheEnd (t: Test): Promise<{ hadWaited: boolean, served: number }> {
   let served = 0
   const service = await startBusyService(t, () => { served++ })
   const { port } = service.server.address() as AddressInfo
@@ -110,16 +120,16 @@ t.test('a request that waited for the end is not served when its client has left
     return socket
   }
   const leaving = open()
-  await once(service.server, 'connection')
+  const [accepted] = await once(service.server, 'connection') as [Socket]
   for (let i = 0; i < 100; i++) open().write('GET /busy HTTP/1.1\r\nHost: x\r\n\r\n')
   const [listener] = service.server.listeners('request')
   const drained = service.drain()
   const turn = async () => new Promise(resolve => setImmediate(resolve))
   while (service.server.listeners('request')[0] === listener) await turn()
   // As long as somebody connects the requests wait.
-  const connecting = async (ms: number) => {
+  const connecting = async (ms: number, isDone = () => false) => {
     const began = performance.now()
-    for (let opened = began; opened - began < ms; await turn()) {
+    for (let opened = began; opened - began < ms && !isDone(); await turn()) {
       if (performance.now() - opened < 0.5) continue
       opened = performance.now()
       open()
@@ -128,8 +138,9 @@ t.test('a request that waited for the end is not served when its client has left
   leaving.write('GET /left HTTP/1.1\r\nHost: x\r\n\r\n')
   await connecting(30)
   leaving.resetAndDestroy()
-  await connecting(30)
+  await connecting(1000, () => accepted.destroyed)
+  const hadWaited = accepted.destroyed && service.server.listeners('request')[0] !== listener
   await drained
   await service.close()
-  t.equal(served, 0)
-})
+  return { hadWaited, served }
+}
