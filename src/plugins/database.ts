@@ -1,6 +1,8 @@
 import { type FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import pg from 'pg'
+import { createConnections } from '../connections.js'
+import { setDeadline } from '../deadline.js'
 import { ApiError } from '../errors.js'
 import { checkSchemaVersion, migrate } from '../migrate.js'
 
@@ -86,6 +88,14 @@ function unavailable (cause: unknown): ApiError {
   return new ApiError('SERVICE_UNAVAILABLE', { headers: { 'retry-after': '1' }, cause })
 }
 
+/** The answer to a statement, unless it takes longer; the statement may then still be under way on its connection. */
+function inTime<Answer> (answer: Promise<Answer>, ms: number): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const clear = setDeadline(() => reject(new Error(`the database did not answer within ${Math.round(ms)} ms`)), ms)
+    answer.then(resolve, reject).finally(clear)
+  })
+}
+
 /**
  * Prepares a connection for named statements, whose plans are kept while tables grow: one that reads a whole table, which
  * is best while it has a page, would go on doing so when it has a million. Every statement that has a name finds its rows
@@ -115,30 +125,12 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
   // Without listeners an idle connection that breaks, as all do when Postgres restarts, would end the process.
   const onIdleError = (error: Error) => log.warn({ err: error }, 'an idle database connection broke; the pool makes a new one')
   pool.on('error', onIdleError)
-
-  /** A connection in time, or the error; a connection that comes too late goes straight back. */
-  function connect (waitMs: number): Promise<pg.PoolClient> {
-    return new Promise((resolve, reject) => {
-      let late = false
-      const timer = setTimeout(() => {
-        late = true
-        reject(new Error(`no database connection became free within ${halfMs} ms`))
-      }, waitMs)
-      pool.connect().then(client => {
-        clearTimeout(timer)
-        if (late) client.release()
-        else resolve(client)
-      }, (error: unknown) => {
-        clearTimeout(timer)
-        reject(error)
-      })
-    })
-  }
+  const connections = createConnections(pool, halfMs)
 
   async function query<Row extends object> (text: string, values: unknown[] | undefined, name: string | undefined, since: number): Promise<{ rows: Row[], rowCount: number | null }> {
     let client: pg.PoolClient
     try {
-      client = await connect(halfMs - (performance.now() - since))
+      client = await connections.acquire(since)
     } catch (error) {
       throw unavailable(error)
     }
@@ -146,10 +138,10 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     client.on('error', ignore)
     const giveBack = (broken: boolean) => {
       client.removeListener('error', ignore)
-      client.release(broken)
+      connections.release(client, broken)
     }
     try {
-      const result = await (options.pooler ? inTransaction<Row>(client, text, values) : client.query<Row>({ name: named ? name : undefined, text, values, query_timeout: halfMs + answerGraceMs } as pg.QueryConfig))
+      const result = await (options.pooler ? inTransaction<Row>(client, text, values) : inTime(client.query<Row>({ name: named ? name : undefined, text, values } as pg.QueryConfig), halfMs + answerGraceMs))
       giveBack(false)
       return result
     } catch (error) {
@@ -166,19 +158,17 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
    */
   async function inTransaction<Row extends object> (client: pg.PoolClient, text: string, values: unknown[] | undefined): Promise<pg.QueryResult<Row>> {
     const deadline = performance.now() + halfMs
-    // The driver takes 0 for no limit.
-    const left = () => Math.max(1, deadline - performance.now())
-    const send = <R extends object>(statement: { text: string, values?: unknown[] | undefined, query_timeout: number }) => client.query<R>(statement as pg.QueryConfig)
+    const left = () => Math.max(0, deadline - performance.now())
     let result: pg.QueryResult<Row>
     try {
-      await send({ text: `begin; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = ${halfMs}`, query_timeout: left() })
-      result = await send<Row>({ text, values, query_timeout: left() })
+      await inTime(client.query(`begin; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = ${halfMs}`), left())
+      result = await inTime(client.query<Row>(text, values), left())
     } catch (error) {
       // A connection that is not to be kept is rolled back by its end.
-      if (!isBroken(error)) await send({ text: 'rollback', query_timeout: left() + answerGraceMs })
+      if (!isBroken(error)) await inTime(client.query('rollback'), left() + answerGraceMs)
       throw error
     }
-    await send({ text: 'commit', query_timeout: left() + answerGraceMs })
+    await inTime(client.query('commit'), left() + answerGraceMs)
     return result
   }
 

@@ -97,6 +97,17 @@ t.test('a connection that is cut under a statement is a 503, and does not end th
   t.equal((await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })).statusCode, 201)
 })
 
+t.test('an answer that was there in time counts, though the process stood still until later', async t => {
+  const { service } = await startService(t, { timeoutMs: 200, maxConnections: 1 })
+  const answers = [service.sessionDatabase.query('select pg_sleep(0.05)'), service.sessionDatabase.query('select 1 as one')]
+  // The first has been sent, the other waits for its connection.
+  await new Promise(resolve => setImmediate(resolve))
+  const until = performance.now() + 400
+  while (performance.now() < until);
+  t.equal((await answers[0]!).rowCount, 1)
+  t.strictSame((await answers[1]!).rows, [{ one: 1 }])
+})
+
 t.test('a pool that was given is used within the time allowed, and stays open', async t => {
   const pool = createPool(t, await createDatabase(t), { max: 1 })
   const host = Fastify()
