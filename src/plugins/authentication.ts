@@ -1,9 +1,9 @@
 import { timingSafeEqual } from 'node:crypto'
-import { type Http2ServerRequest } from 'node:http2'
 import { type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { hashApiKey, isWellFormedApiKey } from '../api-key.js'
 import { ApiError } from '../errors.js'
+import { bodyIsOnItsWay } from '../request-body.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 import { type RequestCount } from './request-count-repository.js'
 import { checkTier } from './tiers.js'
@@ -216,13 +216,6 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   fastify.decorate('countUnknownRoute', countUnknownRoute)
   fastify.decorate('requireAdminKey', requireAdminKey)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit', 'tiers'] })
-
-/** Whether a part of the body has yet to come. Requests that are injected do not say, and have come as a whole. */
-export function bodyIsOnItsWay ({ raw }: FastifyRequest): boolean {
-  // Over HTTP/2 a request without a body is not complete before somebody has looked for one.
-  const { stream } = raw as unknown as Partial<Http2ServerRequest>
-  return raw.complete === false && stream?.endAfterHeaders !== true
-}
 
 /**
  * A host's mistake in `identify` would give its callers sessions that nobody finds again, or that others find: as UTF-8 all

@@ -1,14 +1,13 @@
-import { type Http2ServerRequest } from 'node:http2'
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type onSendHookHandler, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
 import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
 import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
+import { bodyIsOnItsWay, isBodyless, isFillable, isMultipart, isUnread } from '../request-body.js'
 import { isJsonSchema } from '../schemas/properties.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { mergeVary } from '../vary.js'
-import { bodyIsOnItsWay } from './authentication.js'
 import { sendError } from './error-handler.js'
 import { type UseReading } from './session-repository.js'
 import { sessionTiers } from './tiers.js'
@@ -296,45 +295,8 @@ function fillBody (request: FastifyRequest, plan: DefaultsPlan, values: SessionD
   return filled
 }
 
-/**
- * Whether nothing was sent, as against a body that no parser of the route has turned into a value. A body in chunks has
- * no length, and a parser of JSON no other reason to find nothing.
- */
-function isBodyless (request: FastifyRequest): boolean {
-  const { body, headers } = request
-  if (body !== undefined && body !== null) return false
-  if (!isOfUnknownLength(request)) return Number(headers['content-length'] ?? 0) === 0
-  return body === undefined && /^application\/(?:[^;]+\+)?json\b/i.test(headers['content-type'] ?? '')
-}
-
-/** Over HTTP/2 a body needs to say no length, and has no other header of its own. */
-function isOfUnknownLength ({ raw, headers }: FastifyRequest): boolean {
-  const { stream } = raw as unknown as Partial<Http2ServerRequest>
-  return stream ? headers['content-length'] === undefined && !stream.endAfterHeaders : headers['transfer-encoding'] !== undefined
-}
-
-/** Whether Fastify has dropped the body: it takes one over HTTP/2 that says neither its type nor its length for none. */
-function isUnread (request: FastifyRequest): boolean {
-  return request.body === undefined && request.headers['content-type'] === undefined && 'stream' in request.raw && isOfUnknownLength(request)
-}
-
 function withoutType (): ApiError {
   return new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: 'The session\'s defaults go into the body, and this one has no Content-Type. Send it with Content-Type: application/json, or send no X-Session-Id.' })
-}
-
-function isMultipart ({ headers }: FastifyRequest): boolean {
-  return /^multipart\//i.test(String(headers['content-type']))
-}
-
-/** Methods of streams, and of what is a list of its values, such as FormData and Map: those are not its properties. */
-const unfillable = ['pipe', 'getReader', Symbol.iterator, Symbol.asyncIterator] as const
-
-/** What parsers make of JSON and forms, of whatever class they make it. */
-function isFillable (body: unknown): boolean {
-  if (typeof body === 'object' && body !== null && Object.getPrototypeOf(body) === Object.prototype) return true
-  if (Array.isArray(body)) return true
-  return typeof body === 'object' && body !== null && !ArrayBuffer.isView(body) && !(body instanceof ArrayBuffer) && !(body instanceof Blob) &&
-    unfillable.every(name => typeof (body as Record<PropertyKey, unknown>)[name] !== 'function')
 }
 
 /** Puts the header into the schema of a route that takes values, from which OpenAPI documents are made. */

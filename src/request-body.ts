@@ -1,0 +1,46 @@
+import { type Http2ServerRequest } from 'node:http2'
+import { type FastifyRequest } from 'fastify'
+
+/** Whether a part of the body has yet to come. Requests that are injected do not say, and have come as a whole. */
+export function bodyIsOnItsWay ({ raw }: FastifyRequest): boolean {
+  // Over HTTP/2 a request without a body is not complete before somebody has looked for one.
+  const { stream } = raw as unknown as Partial<Http2ServerRequest>
+  return raw.complete === false && stream?.endAfterHeaders !== true
+}
+
+/**
+ * Whether nothing was sent, as against a body that no parser of the route has turned into a value. A body in chunks has
+ * no length, and a parser of JSON no other reason to find nothing.
+ */
+export function isBodyless (request: FastifyRequest): boolean {
+  const { body, headers } = request
+  if (body !== undefined && body !== null) return false
+  if (!isOfUnknownLength(request)) return Number(headers['content-length'] ?? 0) === 0
+  return body === undefined && /^application\/(?:[^;]+\+)?json\b/i.test(headers['content-type'] ?? '')
+}
+
+/** Over HTTP/2 a body needs to say no length, and has no other header of its own. */
+function isOfUnknownLength ({ raw, headers }: FastifyRequest): boolean {
+  const { stream } = raw as unknown as Partial<Http2ServerRequest>
+  return stream ? headers['content-length'] === undefined && !stream.endAfterHeaders : headers['transfer-encoding'] !== undefined
+}
+
+/** Whether Fastify has dropped the body: it takes one over HTTP/2 that says neither its type nor its length for none. */
+export function isUnread (request: FastifyRequest): boolean {
+  return request.body === undefined && request.headers['content-type'] === undefined && 'stream' in request.raw && isOfUnknownLength(request)
+}
+
+export function isMultipart ({ headers }: FastifyRequest): boolean {
+  return /^multipart\//i.test(String(headers['content-type']))
+}
+
+/** Methods of streams, and of what is a list of its values, such as FormData and Map: those are not its properties. */
+const unfillable = ['pipe', 'getReader', Symbol.iterator, Symbol.asyncIterator] as const
+
+/** What parsers make of JSON and forms, of whatever class they make it. */
+export function isFillable (body: unknown): boolean {
+  if (typeof body === 'object' && body !== null && Object.getPrototypeOf(body) === Object.prototype) return true
+  if (Array.isArray(body)) return true
+  return typeof body === 'object' && body !== null && !ArrayBuffer.isView(body) && !(body instanceof ArrayBuffer) && !(body instanceof Blob) &&
+    unfillable.every(name => typeof (body as Record<PropertyKey, unknown>)[name] !== 'function')
+}
