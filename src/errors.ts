@@ -93,7 +93,7 @@ export const errorCodes = {
   },
   REQUEST_HEADERS_TOO_LARGE: {
     status: 431,
-    description: 'The request\'s headers are larger than the service reads.',
+    description: 'The request\'s headers are larger, or more, than are read.',
     example: { message: 'The request has more than 16384 bytes of headers. Send fewer or shorter ones.' }
   },
   INTERNAL_SERVER_ERROR: {

@@ -14,8 +14,10 @@ export const ApiKeyId = Type.String({
 
 export const ApiKeyParams = Type.Object({ id: ApiKeyId })
 
-// Control characters, those that turn the direction of a line, and half a surrogate pair cannot be stored or do not belong into a list.
-/** Whether a regular expression takes a character beyond U+FFFF for one or, without the flag `u`, for two halves. */
+/**
+ * Control characters, those that turn the direction of a line, and half a surrogate pair cannot be stored or do not belong into a
+ * list. It fits the same names whether a regular expression takes a character beyond U+FFFF for one or, without the flag `u`, for two.
+ */
 const namePattern = '^(?:[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]|[\\ud800-\\udbff][\\udc00-\\udfff])*$'
 
 const name = Type.String({ minLength: 1, maxLength: 100, pattern: namePattern, description: 'For people, to know the key by.', examples: ['agent-7'] })
