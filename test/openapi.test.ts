@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { errorCodes } from '../src/errors.js'
-import { startService } from './helpers.js'
+import { adminKey, createKey, createSession, startService, unknownSessionId } from './helpers.js'
 
 interface Operation {
   operationId: string
@@ -9,7 +9,7 @@ interface Operation {
   security: object[]
   parameters?: { in: string, name: string, required?: boolean, schema: object }[]
   requestBody?: { required: boolean, content: { 'application/json': { schema: { $ref: string } } } }
-  responses: Record<string, { content: { 'application/json': { schema: { $ref?: string }, examples?: Record<string, { value: { error: { code: string } } }> } } }>
+  responses: Record<string, { headers?: Record<string, object>, content: { 'application/json': { schema: { $ref?: string }, examples?: Record<string, { value: { error: { code: string } } }> } } }>
 }
 
 async function getDocument (t: Parameters<typeof startService>[0], publicUrl?: string) {
@@ -65,6 +65,58 @@ t.test('every request and every answer has an example', async t => {
     }
     for (const parameter of parameters.filter(parameter => parameter.in === 'path')) t.ok('example' in parameter || hasExample(parameter.schema), `${name} ${parameter.name}`)
   }
+})
+
+t.test('the document tells of the headers of answers', async t => {
+  const { operations } = await getDocument(t)
+  const { service } = await startService(t, { tierLimits: { free: { requestsPerHour: 2 } } })
+  const { key, headers } = await createKey(service)
+  const free = await createKey(service, 'free')
+  const sessionId = await createSession(service, key)
+  const unknown = { 'x-session-id': unknownSessionId }
+  const statuses: Record<string, number[]> = {}
+  for (const [operation, request] of [
+    ['POST /v1/sessions', { headers, payload: { defaults: {} } }],
+    ['POST /v1/sessions', { headers, payload: {} }],
+    ['POST /v1/sessions', { payload: {} }],
+    ['GET /v1/sessions/{id}', { headers }],
+    ['GET /v1/sessions/{id}', { headers: free.headers }],
+    ['GET /v1/limits', { headers }],
+    ['GET /v1/limits', { headers: { ...headers, ...unknown } }],
+    ['GET /v1/resolve', { headers: { ...headers, 'x-session-id': sessionId } }],
+    ['GET /v1/resolve', { headers: { ...headers, ...unknown } }],
+    ['GET /v1/resolve', {}],
+    ['POST /v1/resolve', { headers: { ...headers, 'x-session-id': sessionId }, payload: {} }],
+    ['GET /v1/limits', { headers: free.headers }],
+    ['POST /v1/resolve', { headers: free.headers, payload: {} }],
+    ['GET /v1/errors', {}],
+    ['GET /v1/errors', { headers: unknown }],
+    ['GET /v1/admin/tiers', { headers: { 'x-api-key': adminKey } }],
+    ['PATCH /v1/sessions/{id}', { headers, payload: { defaults: {} } }],
+    ['DELETE /v1/sessions/{id}', { headers }]
+  ] as const) {
+    const [method, path] = operation.split(' ') as ['GET', string]
+    const response = await service.inject({ method, url: path.replace('{id}', sessionId), ...request })
+    const { statusCode } = response
+    ;(statuses[operation] ??= []).push(statusCode)
+    const documented = Object.keys(operations[operation]!.responses[statusCode]!.headers ?? {}).map(name => name.toLowerCase())
+    // What a session does not hold has no header.
+    const expected = documented.filter(name => name !== 'x-request-id' && !/^x-session-default-(?!chain)/.test(name))
+    const sent = Object.keys(response.headers).filter(name => /^(?:retry-after|ratelimit-|x-(?:principal|resolve|session)-)/.test(name))
+    t.strictSame(sent.sort(), expected.sort(), `${operation} ${statusCode}`)
+    if (statusCode >= 400) t.ok(documented.includes('x-request-id') && 'x-request-id' in response.headers)
+  }
+  t.strictSame(statuses, {
+    'POST /v1/sessions': [201, 400, 401],
+    'GET /v1/sessions/{id}': [200, 403],
+    'GET /v1/limits': [200, 404, 200],
+    'GET /v1/resolve': [200, 404, 401],
+    'POST /v1/resolve': [200, 429],
+    'GET /v1/errors': [200, 401],
+    'GET /v1/admin/tiers': [200],
+    'PATCH /v1/sessions/{id}': [200],
+    'DELETE /v1/sessions/{id}': [200]
+  })
 })
 
 t.test('what may be left out is not required', async t => {

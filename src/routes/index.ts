@@ -9,6 +9,7 @@ import { sessionTiers } from '../plugins/tiers.js'
 import validation from '../plugins/validation.js'
 import { apiKeySchemas } from '../schemas/api-key.js'
 import { ErrorResponse, failures } from '../schemas/envelope.js'
+import { rateLimitHeaders, withHeaders } from '../schemas/response-headers.js'
 import { createSessionSchemas } from '../schemas/session.js'
 import { createApiKey } from './admin/create-key.js'
 import { getApiKey } from './admin/get-key.js'
@@ -61,7 +62,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
   for (const schema of [ErrorResponse, ...Object.values(schemas), ...Object.values(apiKeySchemas)]) fastify.addSchema(schema)
 
   await fastify.register(async (anyone) => {
-    describeRoutes(anyone, [], namedSessionFailures)
+    describeRoutes(anyone, { security: [], codes: namedSessionFailures })
     await anyone.register(health)
     await anyone.register(ready)
     await anyone.register(errors)
@@ -69,7 +70,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
   })
 
   await fastify.register(async (anyKey) => {
-    describeRoutes(anyKey, [{ ApiKeyAuth: [] }, { BearerAuth: [] }], namedSessionFailures)
+    describeRoutes(anyKey, { security: [{ ApiKeyAuth: [] }, { BearerAuth: [] }], codes: namedSessionFailures, isCounted: true })
     anyKey.addHook('onRequest', fastify.requirePrincipal)
     await anyKey.register(limits)
     await anyKey.register(getResolve, { defaults })
@@ -77,7 +78,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
   })
 
   await fastify.register(async (proAndUp) => {
-    describeRoutes(proAndUp, [{ ApiKeyAuth: [] }, { BearerAuth: [] }])
+    describeRoutes(proAndUp, { security: [{ ApiKeyAuth: [] }, { BearerAuth: [] }], isCounted: true })
     proAndUp.addHook('onRequest', fastify.requirePrincipal)
     proAndUp.addHook('onRequest', fastify.requireTier(...sessionTiers))
     await proAndUp.register(createSession, { schemas })
@@ -87,7 +88,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
   })
 
   await fastify.register(async (admin) => {
-    describeRoutes(admin, [{ AdminKeyAuth: [] }, { BearerAuth: [] }], ['VALIDATION_ERROR'])
+    describeRoutes(admin, { security: [{ AdminKeyAuth: [] }, { BearerAuth: [] }], codes: ['VALIDATION_ERROR'] })
     admin.addHook('onRoute', route => {
       route.config = { ...route.config, sessionDefaults: false }
     })
@@ -139,11 +140,23 @@ declare module 'fastify' {
   }
 }
 
+interface RouteDescription {
+  /** The keys that the routes take. */
+  security: Record<string, []>[]
+  /** What every route can be answered, besides its own errors. */
+  codes?: readonly ErrorCode[]
+  /** Whether a request is counted against its key. */
+  isCounted?: boolean
+}
+
+/** Answers to who is not known, or where counting may have failed. */
+const uncountedStatuses = [401, 503]
+
 /** Says in the OpenAPI document what the hooks of the scope demand and answer, and keeps bodies small. */
-function describeRoutes (scope: FastifyInstance, security: Record<string, []>[], codes: readonly ErrorCode[] = []): void {
+function describeRoutes (scope: FastifyInstance, { security, codes = [], isCounted = false }: RouteDescription): void {
   scope.addHook('onRoute', route => {
     const response = { ...(codes.length > 0 && failures(...codes)), ...route.schema?.response as object }
-    route.schema = { ...route.schema, response }
+    route.schema = { ...route.schema, response: withHeaders(response, rateLimitHeaders, status => isCounted && !uncountedStatuses.includes(status)) }
     route.config = { ...route.config, security }
     route.bodyLimit ??= bodyLimit
   })

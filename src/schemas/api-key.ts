@@ -4,12 +4,13 @@ import { timestamp } from './session.js'
 import { stringEnum } from './string-enum.js'
 import { Tier } from './tier.js'
 
-const exampleId = 'key_0193a5c8b6e0f41d7c9a2be85360d4f7'
+/** An id of a key, as examples have it. */
+export const exampleKeyId = 'key_0193a5c8b6e0f41d7c9a2be85360d4f7'
 
 export const ApiKeyId = Type.String({
   pattern: '^key_[0-9a-f]{32}$',
   description: 'The key\'s id, which is no secret and stays when the secret changes.',
-  examples: [exampleId]
+  examples: [exampleKeyId]
 })
 
 export const ApiKeyParams = Type.Object({ id: ApiKeyId })
@@ -49,7 +50,7 @@ const apiKeyFields = {
 }
 
 const exampleKey = {
-  id: exampleId,
+  id: exampleKeyId,
   displayPrefix: 'sk_pro_8fKq',
   tier: 'pro',
   name: 'agent-7',
@@ -93,7 +94,7 @@ export const apiKeySchemas = {
   ListApiKeys200Response: successOf(
     Type.Object({
       keys: Type.Array(ApiKeyRef),
-      nextCursor: Type.Optional(Type.String({ description: 'Send it as `cursor` to get the next page; absent on the last.', examples: [exampleId] }))
+      nextCursor: Type.Optional(Type.String({ description: 'Send it as `cursor` to get the next page; absent on the last.', examples: [exampleKeyId] }))
     }, { additionalProperties: false }),
     { $id: 'ListApiKeys200Response' }
   ),

@@ -1,9 +1,10 @@
 import { Type, type TSchema } from '@sinclair/typebox'
 import { errorCodes, type ErrorCode } from '../errors.js'
+import { requestIdHeader, retryAfterHeader, type ResponseHeaders } from './response-headers.js'
 import { stringEnum } from './string-enum.js'
 
 /** The answer of every operation that succeeds: the data under `data`, beside `success: true`. */
-export function successOf<T extends TSchema> (data: T, options: { $id?: string, description?: string } = {}) {
+export function successOf<T extends TSchema> (data: T, options: { $id?: string, description?: string, headers?: ResponseHeaders } = {}) {
   return Type.Object({
     success: Type.Literal(true, { examples: [true] }),
     data
@@ -31,14 +32,12 @@ export const ErrorResponse = Type.Object({
  * @param codes every code of the route, `INTERNAL_SERVER_ERROR` aside, which every route has
  */
 export function failures (...codes: ErrorCode[]): Record<string, unknown> {
-  const responses: Record<string, { description: string, headers?: object, content: { 'application/json': { schema: object, examples: Record<string, unknown> } } }> = {}
+  const responses: Record<string, { description: string, headers: ResponseHeaders, content: { 'application/json': { schema: object, examples: Record<string, unknown> } } }> = {}
   for (const code of [...codes, 'INTERNAL_SERVER_ERROR'] as const) {
     const { status, description, example } = errorCodes[code]
     const response = responses[status] ??= {
       description,
-      ...(status === 429 || status === 503
-        ? { headers: { 'Retry-After': { type: 'integer', description: 'Seconds after which to try again.' } } }
-        : {}),
+      headers: { ...requestIdHeader, ...((status === 429 || status === 503) && retryAfterHeader) },
       content: { 'application/json': { schema: Type.Ref(ErrorResponse.$id!), examples: {} } }
     }
     if (response.description !== description) response.description += ` Or: ${description}`

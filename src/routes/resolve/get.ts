@@ -1,6 +1,8 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { type RouteHandlerMethod } from 'fastify'
+import { exampleKeyId } from '../../schemas/api-key.js'
 import { successOf } from '../../schemas/envelope.js'
+import { withHeaders, type ResponseHeaders } from '../../schemas/response-headers.js'
 import { type SessionDefaultValues } from '../../schemas/session.js'
 import { plainNames, SessionHeader, type ResolveRouteOptions } from './shared.js'
 
@@ -25,6 +27,10 @@ export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async 
     return { success: true as const, data: { defaults: values } }
   }
 
+  fastify.addHook('onRoute', route => {
+    route.schema = { ...route.schema, response: withHeaders(route.schema!.response as object, errorHeader, status => status >= 400) }
+  })
+
   fastify.get('/resolve', {
     schema: {
       operationId: 'getResolve',
@@ -35,7 +41,7 @@ export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async 
       response: {
         200: successOf(Type.Object({
           defaults: Type.Object({}, { additionalProperties: true, examples: [{ chain: 'near', privacyLevel: 'shielded' }] })
-        }), { description: 'The request may pass, with these defaults.' })
+        }), { description: 'The request may pass, with these defaults.', headers: { ...principalHeaders, ...describedHeaders(headerNames) } })
       }
     }
   }, handler)
@@ -47,6 +53,20 @@ export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async 
     // Nothing is put into the call itself.
     anyMethod.all('/resolve/*', { schema: { hide: true }, config: { sessionDefaults: [] } }, handler)
   })
+}
+
+const principalHeaders: ResponseHeaders = {
+  'X-Principal-Id': { type: 'string', description: 'Who makes the request.', examples: [exampleKeyId] },
+  'X-Principal-Tier': { type: 'string', description: 'Their tier.', examples: ['pro'] }
+}
+
+const errorHeader: ResponseHeaders = {
+  'X-Resolve-Error': { type: 'string', description: 'The body of this answer, for proxies that pass on headers alone.' }
+}
+
+function describedHeaders (headerNames: ReadonlyMap<string, string>): ResponseHeaders {
+  return Object.fromEntries(Array.from(headerNames, ([name, header]) =>
+    [header, { type: 'string', description: `The session's ${name}, as JSON where it is no text of printable ASCII; absent where the session has none.` }]))
 }
 
 /**

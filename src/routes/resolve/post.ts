@@ -2,6 +2,7 @@ import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typ
 import { validationError } from '../../errors.js'
 import { fillDefaults, placementsOf, type SessionDefaultsMapping } from '../../fill-defaults.js'
 import { failures, successOf } from '../../schemas/envelope.js'
+import { appliedHeader } from '../../schemas/response-headers.js'
 import { stringEnum } from '../../schemas/string-enum.js'
 import { plainNames, SessionHeader, type ResolveRouteOptions } from './shared.js'
 
@@ -44,7 +45,7 @@ export const postResolve: FastifyPluginAsyncTypebox<PostResolveOptions> = async 
             description: 'Where each field of the body came from; a nested one that the session filled in by its path.',
             examples: [{ amount: 'request', privacyLevel: 'request', chain: 'session' }]
           }))
-        }), { description: 'The body as the receiver would get it.' }),
+        }), { description: 'The body as the receiver would get it.', headers: appliedHeader }),
         ...failures('VALIDATION_ERROR', 'INVALID_JSON', 'PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE')
       }
     }
