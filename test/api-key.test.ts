@@ -9,6 +9,18 @@ t.test('10,000 generated keys are well formed, different, and of the form that i
   t.equal(new Set(keys).size, 10_000)
 })
 
+t.test('a key of an earlier release stays one, and what is stored of it', async t => {
+  const stored = {
+    sk_free_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg3QOakg: '857723479bd0fd2ed00bda7ebf285e9cb964de15443d9b0f1ed593927d4841c0',
+    sk_pro_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg1PK662: '48e82fed76e66eb203c26e9add45a8f48c8961b07f592f7520a84045ad267e4e',
+    sk_ent_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg2shrCW: 'a9f6e6b709615d2a253682c705c9e336dbb6c8bdf743e5b968539e27220cfb0c'
+  }
+  for (const [key, hash] of Object.entries(stored)) {
+    t.ok(isWellFormedApiKey(key), key)
+    t.equal(hashApiKey(key), `\\x${hash}`)
+  }
+})
+
 t.test('a key with any character changed is not well formed', async t => {
   const key = generateApiKey('pro')
   for (let i = 0; i < key.length; i++) {

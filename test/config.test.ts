@@ -156,6 +156,35 @@ t.test('what is wrong is named, all of it at once', async t => {
   }
 })
 
+t.test('numbers have bounds, which count as valid', async t => {
+  const bounds: Record<string, [min: number, max: number]> = {
+    PORT: [0, 65_535],
+    RATE_LIMIT_FREE: [0, 2_147_483_647],
+    RATE_LIMIT_PRO: [0, 2_147_483_647],
+    RATE_LIMIT_ENTERPRISE: [0, 2_147_483_647],
+    SESSION_LIMIT_PRO: [0, 2_147_483_647],
+    SESSION_LIMIT_ENTERPRISE: [0, 2_147_483_647],
+    AUDIT_RETENTION_DAYS: [1, 36_500],
+    UPSTREAM_TIMEOUT_MS: [1, 2_147_483_647],
+    UPSTREAM_BODY_LIMIT: [1, 268_435_456]
+  }
+  const numbers = Object.entries(Environment.properties).filter(([, { type }]) => type === 'integer').map(([name]) => name)
+  t.strictSame(Object.keys(bounds).sort(), numbers.sort())
+  for (const [name, [min, max]] of Object.entries(bounds)) {
+    for (const value of [min, max]) t.doesNotThrow(() => loadConfig({ [name]: String(value) }), `${name}=${value}`)
+    t.throws(() => loadConfig({ [name]: String(min - 1) }), { message: `${name} must be >= ${min}. ${Environment.properties[name as 'PORT'].description}` })
+    t.throws(() => loadConfig({ [name]: String(max + 1) }), { message: `${name} must be <= ${max}. ${Environment.properties[name as 'PORT'].description}` })
+    t.throws(() => loadConfig({ [name]: '1.5' }), { message: `${name} must be integer. ${Environment.properties[name as 'PORT'].description}` })
+  }
+})
+
+t.test('words have their spelling, and off any', async t => {
+  t.throws(() => loadConfig({ DATABASE_POOLER: 'session' }), { message: `DATABASE_POOLER must be equal to one of the allowed values. ${Environment.properties.DATABASE_POOLER.description}` })
+  for (const off of ['off', 'OFF']) {
+    t.match(loadConfig({ UPSTREAM_URL: 'http://h', UPSTREAM_PRINCIPAL_ID_HEADER: off, UPSTREAM_PRINCIPAL_TIER_HEADER: off }).upstream, { principalIdHeader: false, principalTierHeader: false })
+  }
+})
+
 t.test('docker-compose.yml passes every variable on that is not the container\'s own', async t => {
   const { services } = parse(readFileSync('docker-compose.yml', 'utf8')) as { services: { sessions: { environment: Record<string, string> } } }
   const { DATABASE_URL, SESSION_ENCRYPTION_KEYS, ...others } = services.sessions.environment

@@ -339,3 +339,10 @@ t.test('a secret is bound to every byte of its session\'s id', async t => {
     t.throws(() => secrets.open({ id: other, ownerId: 'ann' }, {}, { ...sealed }), { code: 'SERVICE_UNAVAILABLE' }, `byte ${at}`)
   }
 })
+
+t.test('what an earlier release has encrypted stays readable', async t => {
+  const key = Buffer.from(Array.from({ length: 32 }, (_, i) => i)).toString('base64')
+  const secrets = createSessionSecrets(presetDefaults, createKeyRing([encryptionKeys[0]!, key]))
+  const sealed = { defaultViewingKey: 'v1.630dcd2966c4.AQEBAQEBAQEBAQEBVbWOag39CQukOAI6iboqu5zc-WUS71m1LVljUg' }
+  t.strictSame(secrets.open({ id: Buffer.alloc(32, 7), ownerId: 'key_example' }, {}, sealed), { defaultViewingKey: 'vk_example' })
+})
