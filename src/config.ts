@@ -3,6 +3,7 @@ import { Type, type Static } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
 import { createKeyRing, type KeyRingError } from './encryption.js'
 import { type UpstreamOptions } from './gateway/index.js'
+import { adminKeyPattern } from './plugins/authentication.js'
 import { maxLimit, tierLimits, type TiersOptions } from './plugins/tiers.js'
 
 function limit (standard: number, description: string) {
@@ -16,7 +17,7 @@ export const Environment = Type.Object({
   DATABASE_URL: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'The PostgreSQL to use. Without it an embedded one is started.' })),
   DATABASE_POOLER: Type.Optional(Type.Unsafe<'transaction'>({ type: 'string', enum: ['transaction'], description: 'transaction where DATABASE_URL leads to PgBouncer, or a pooler like it, in transaction mode.' })),
   DATA_DIR: Type.String({ default: '.data', description: 'Where the embedded PostgreSQL keeps its files.' }),
-  ADMIN_API_KEY: Type.Optional(Type.String({ pattern: '^\\S(.*\\S)?$', description: 'The admin key, without blanks around it. Without it the admin operations answer 503.' })),
+  ADMIN_API_KEY: Type.Optional(Type.String({ pattern: adminKeyPattern, description: 'The admin key: printable ASCII, without blanks around it. Without it the admin operations answer 503.' })),
   SESSION_ENCRYPTION_KEYS: Type.Optional(Type.String({ description: 'Keys for the secret values in sessions, each 32 bytes in base64 (openssl rand -base64 32), separated by commas: the first encrypts, all decrypt. Needed with DATABASE_URL.' })),
   PUBLIC_URL: Type.Optional(Type.String({ pattern: '^https?://[^ ]+$', description: 'Where clients reach the service, for the OpenAPI document. Without it, the origin the document came from.' })),
   LOG_LEVEL: Type.Union(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map(level => Type.Literal(level)), { default: 'info', description: 'What is logged: fatal, error, warn, info, debug, trace or silent.' }),

@@ -13,7 +13,7 @@ interface Migration {
   name: string
 }
 
-/** The database's schema is not the one that this code needs; the message says what to do. */
+/** The database, or its schema, is not one that this code can use; the message says what to do. */
 export class SchemaVersionError extends Error {
   override name = 'SchemaVersionError'
 }
@@ -34,7 +34,7 @@ const lockKey = 7_315_402_236
  * that start together wait for each other and find nothing left to do, and a process killed halfway leaves the
  * database as it was.
  *
- * @throws when the database was migrated by a newer release than this one
+ * @throws SchemaVersionError when the database was migrated by a newer release than this one, or is not in UTF8
  */
 export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>): Promise<void> {
   const migrations = await listMigrations()
@@ -42,6 +42,7 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
   client.on('error', ignore)
   let failed: Error | undefined
   try {
+    await requireUnicode(client)
     // Before the lock and the tables: who may make none can start all the same where there are none to make.
     const newest = migrations.at(-1)!.version
     const found = await readVersionIfAny(client)
@@ -66,6 +67,13 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     // A failed transaction is ended by closing its connection: sending a rollback could fail as well.
     client.release(failed)
   }
+}
+
+/** Names, metadata and defaults may have any characters; in another encoding those that it lacks would fail as they come. */
+async function requireUnicode (database: Queryable): Promise<void> {
+  const { rows } = await database.query<{ encoding: string, name: string }>('select current_setting(\'server_encoding\') as encoding, current_database() as name')
+  const { encoding, name } = rows[0]!
+  if (encoding !== 'UTF8') throw new SchemaVersionError(`The encoding of the database ${JSON.stringify(name)} is ${encoding}, and sipher-sessions needs one in UTF8, such as: createdb --encoding UTF8 --template template0 sipher`)
 }
 
 async function prepareVersionTable (client: PoolClient): Promise<number> {

@@ -241,3 +241,10 @@ t.test('a host whose validator and serializer know no JSON Schema keeps them', a
   t.strictSame((await host.inject({ method: 'POST', url: '/free', headers: { ...headers, 'x-session-id': sessionId } })).json(), { chain: 'near' })
   t.strictSame((await host.inject({ method: 'POST', url: '/other', payload: { a: 1 } })).json(), { own: { a: 1 } })
 })
+
+t.test('an admin key that no header carries is refused', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  for (const adminKey of ['schlüssel', ' key', 'key\n', 'a\tb']) {
+    await t.rejects(async () => { await Fastify().register(sipherSessions, { pool, encryptionKeys, adminKey }) }, { message: 'adminKey must be printable ASCII, without blanks around it: nothing else comes as it is in a header' }, JSON.stringify(adminKey))
+  }
+})

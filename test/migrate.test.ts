@@ -33,6 +33,18 @@ t.test('a schema that a newer release made is refused with a sentence', async t 
   })
 })
 
+t.test('a database that does not hold all characters is refused with a sentence', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const owner = createPool(t, connectionString)
+  const name = `${new URL(connectionString).pathname.slice(1)}_latin1`
+  await owner.query(`create database ${name} encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0`)
+  t.teardown(() => owner.query(`drop database ${name} with (force)`))
+  await t.rejects(migrate(createPool(t, connectionString.replace(/test_[0-9a-f]+/, name))), {
+    name: 'SchemaVersionError',
+    message: `The encoding of the database "${name}" is LATIN1, and sipher-sessions needs one in UTF8, such as: createdb --encoding UTF8 --template template0 sipher`
+  })
+})
+
 t.test('a user who may make no tables starts where there are none to make', async t => {
   const connectionString = await createDatabase(t, { empty: true })
   const owner = createPool(t, connectionString)

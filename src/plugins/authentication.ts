@@ -48,6 +48,9 @@ interface Caller {
 /** A hook of a request that may be refused. Of what only `declare module` needs the built types have no import: exported for that. */
 export type RequestHook = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
 
+/** What a header can carry. */
+export const adminKeyPattern = '^[!-~](?:[ -~]*[!-~])?$'
+
 declare module 'fastify' {
   interface FastifyInstance {
     /**
@@ -94,7 +97,9 @@ declare module 'fastify' {
 export default fp<AuthenticationOptions>(async (fastify, options) => {
   const { identify, adminKey } = options
   // What is empty or blank is not set: it must not be what a request without a key is compared with.
-  const adminDigest = adminKey?.trim() ? Buffer.from(hashApiKey(adminKey)) : null
+  const isSet = adminKey !== undefined && adminKey.trim() !== ''
+  if (isSet && !new RegExp(adminKeyPattern).test(adminKey)) throw new Error('adminKey must be printable ASCII, without blanks around it: nothing else comes as it is in a header')
+  const adminDigest = isSet ? Buffer.from(hashApiKey(adminKey)) : null
   /** Hashes of keys that were valid when they were last looked up: what spares them checks and a refusal, never a look-up. */
   const seenValid = new Set<string>()
 
