@@ -102,12 +102,22 @@ t.test('POST /v1/resolve answers the merged body and where each field came from'
   t.strictSame(answer(await resolve(undefined)), merged({ chain: 'near', privacyLevel: 'shielded' }, { chain: 'session', privacyLevel: 'session' }), 'no body is an empty one')
   t.strictSame(answer(await resolve({}, '?properties=defaultViewingKey,chain')),
     merged({ chain: 'near', defaultViewingKey: '0xabc' }, { chain: 'session', defaultViewingKey: 'session' }), 'a secret one is given to who takes it')
+  t.strictSame(answer(await resolve({}, '?properties=privacyLevel,%20chain,')), merged({ chain: 'near', privacyLevel: 'shielded' }, { chain: 'session', privacyLevel: 'session' }))
   t.strictSame(answer(await resolve({}, '?properties=')), merged({}, {}))
   for (const memo of ['x'.repeat(900_000), '['.repeat(200)]) t.equal((await resolve({ memo })).statusCode, 200, 'as large as what APIs take, and brackets in a text nest nothing')
 
   const reason = 'names "chian", which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey'
   t.strictSame(answer(await resolve({}, '?properties=chian')), failure(400, 'VALIDATION_ERROR', `The query string is not valid: properties ${reason}`, [{ field: 'properties', reason }]))
   t.strictSame(answer(await resolve([1])), failure(400, 'VALIDATION_ERROR', 'The body is not valid: (root) must be a JSON object', [{ field: '(root)', reason: 'must be a JSON object' }]))
+})
+
+t.test('what goes to two places is told of once', async t => {
+  const { service } = await startService(t, { mapping: { chain: ['chain', 'transfers[].chain'] } })
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const response = await service.inject({ method: 'POST', url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId }, payload: { transfers: [{}] } })
+  t.strictSame(response.json().data.body, { transfers: [{ chain: 'near' }], chain: 'near' })
+  t.equal(response.headers['x-session-applied'], 'chain')
 })
 
 t.test('a session that is not the caller\'s is refused, as anywhere', async t => {

@@ -1,3 +1,4 @@
+import { Type } from '@sinclair/typebox'
 import t from 'tap'
 import { answer, createKey, createPool, failure, startService } from '../../helpers.js'
 
@@ -75,6 +76,18 @@ t.test('what is not valid is a 400 that names it, and nothing is stored', async 
   }
   const { rows } = await pool.query('select count(*)::int as sessions from sipher_sessions.sessions')
   t.strictSame(rows, [{ sessions: 0 }])
+})
+
+t.test('of very many errors the first twenty are told, and each by the name that was sent', async t => {
+  const { service } = await startService(t, { defaults: Type.Object({ options: Type.Optional(Type.Object({ 'a/b~c': Type.String() })) }) })
+  const { headers } = await createKey(service)
+  const fields = async (payload: object) => {
+    const { error } = (await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload })).json()
+    return error.details.map(({ field }: { field: string }) => field)
+  }
+  const many = Array.from({ length: 30 }, (_, i) => `x${i}`)
+  t.strictSame(await fields({ defaults: Object.fromEntries(many.map(name => [name, 1])) }), many.slice(0, 20).map(name => `defaults.${name}`))
+  t.strictSame(await fields({ defaults: { options: { 'a/b~c': 1 } } }), ['defaults.options.a/b~c'])
 })
 
 t.test('what is not a JSON body has a code of its own, and nothing is stored', async t => {
