@@ -20,7 +20,7 @@ interface ErrorCodeEntry {
 export const errorCodes = {
   VALIDATION_ERROR: {
     status: 400,
-    description: 'A parameter, a header or the body is not what the operation takes; `details` names each problem.',
+    description: 'A parameter, a header or the body is not what the operation takes; `details` names each problem, of the first twenty.',
     example: {
       message: 'The body is not valid: defaults.chian is not a known field; did you mean "chain"?',
       details: [{ field: 'defaults.chian', reason: 'is not a known field; did you mean "chain"?' }]

@@ -46,7 +46,13 @@ export const loggerOptions = {
  */
 function describeRequest ({ method, url, routeOptions }: FastifyRequest) {
   const pattern = routeOptions.url
-  return { method, path: pattern === undefined || pattern.includes('*') ? scrub(decode(url.split('?', 1)[0]!)) : pattern }
+  return { method, path: pattern === undefined || pattern.includes('*') ? scrub(decodeWhole(url.split('?', 1)[0]!)) : pattern }
+}
+
+/** What a path stands for, though a part of it be encoded wrongly, or all of it more than once. */
+function decodeWhole (path: string): string {
+  const decoded = path.replaceAll(/(?:%[0-9a-f]{2})+/gi, decode)
+  return decoded === path ? path : decodeWhole(decoded)
 }
 
 /** One line for each request, once it is answered. */

@@ -64,11 +64,13 @@ export function createService ({
     pluginTimeout: startTimeout,
     // A parameter longer than an id is a bad id, not an unknown route.
     routerOptions: { maxParamLength: 4096 },
+    // A target may be a whole URL (RFC 9112, 3.2.2).
+    rewriteUrl: ({ url }) => url!.startsWith('/') ? url! : url!.replace(/^https?:\/\/[^/?#]*(?=([/?]?))/i, (_origin, next) => next === '/' ? '' : '/'),
     // While draining, what still arrives on open connections is served.
     return503OnClosing: false,
     // A request without a route has no hooks either.
     clientErrorHandler (error, socket) {
-      answerUnreadable(error, socket, requestTimeoutMs)
+      answerUnreadable(error, socket, { headersTimeoutMs, requestTimeoutMs })
     },
     frameworkErrors (error, request, reply) {
       sendError(request, reply.headers(headers).header('x-request-id', request.id), error)
@@ -79,6 +81,8 @@ export function createService ({
   const service = Fastify(settings)
   // Node would leave out what comes after a thousand lines, without a word. Their size limits them as well.
   service.server.maxHeadersCount = 0
+  // Node would answer 417, without a word, to an `Expect` that it does not know, which may as well be left alone (RFC 9110, 10.1.1).
+  service.server.on('checkExpectation', (request, response) => service.server.emit('request', request, response))
 
   service.setErrorHandler((error, request, reply) => sendError(request, reply, error))
   service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)
@@ -106,7 +110,7 @@ export function createService ({
 }
 
 /** Answers what is no HTTP request, or no whole one, in the envelope, as far as its connection still takes an answer. */
-function answerUnreadable (error: Error & { code?: string }, socket: Socket, requestTimeoutMs: number): void {
+function answerUnreadable (error: Error & { code?: string }, socket: Socket, { headersTimeoutMs, requestTimeoutMs }: { headersTimeoutMs: number, requestTimeoutMs: number }): void {
   // Node's own, as its own handler looks at it: the answer that the connection is for at the moment. This one would be taken for a part
   // of it, or, behind a whole request, for it.
   const { _httpMessage: current } = socket as { _httpMessage?: ServerResponse }
@@ -121,7 +125,7 @@ function answerUnreadable (error: Error & { code?: string }, socket: Socket, req
     answer = new ApiError('REQUEST_HEADERS_TOO_LARGE', { message: `The request has more than ${maxHeaderSize} bytes of headers. Send fewer or shorter ones.` })
   } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
     status = '408 Request Timeout'
-    answer = new ApiError('REQUEST_TIMEOUT', { message: `The request was not sent whole within ${requestTimeoutMs / 1000} s. Send it again.` })
+    answer = new ApiError('REQUEST_TIMEOUT', { message: `The request was not sent in time: its headers within ${headersTimeoutMs / 1000} s, and all of it within ${requestTimeoutMs / 1000} s. Send it again.` })
   }
   const body = JSON.stringify(answer)
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n` +

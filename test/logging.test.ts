@@ -21,6 +21,7 @@ t.test('keys, viewing keys and session ids appear in no log line at any level, w
     { url: `${url}?key=${key}&defaultViewingKey=${viewingKey}`, headers },
     { url: `/v1/${key}/${viewingKey}`, headers },
     { url: `/v1/${encodeURIComponent(key).replace('s', '%73')}/${viewingKey.replace('x', '%78')}`, headers },
+    { url: `/%zz/${key.replace('_', '%5f')}/${key.replace('_', '%255F')}/${viewingKey.replace('x', '%78')}`, headers },
     { url: `/v1/sessions/${viewingKey}`, headers },
     { url: '/v1/errors', headers: { ...headers, 'x-session-id': sessionId } },
     { method: 'PATCH', url, headers, payload },

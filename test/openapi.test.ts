@@ -119,6 +119,20 @@ t.test('the document tells of the headers of answers', async t => {
   })
 })
 
+t.test('integers that 32 bits do not hold say so', async t => {
+  const { document } = await getDocument(t)
+  const large: [path: string, format: unknown][] = []
+  const visit = (value: unknown, path: string) => {
+    if (typeof value !== 'object' || value === null) return
+    const { type, maximum, format } = value as Record<string, unknown>
+    if (type === 'integer' && Number(maximum) >= 2 ** 31) large.push([path, format])
+    for (const [name, part] of Object.entries(value)) visit(part, `${path}/${name}`)
+  }
+  visit(document, '')
+  t.ok(large.length > 10)
+  for (const [path, format] of large) t.equal(format, 'int64', path)
+})
+
 t.test('what may be left out is not required', async t => {
   const { operations } = await getDocument(t)
   const required = Object.values(operations).flatMap(({ parameters = [] }) => parameters).filter(parameter => parameter.required)

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect, type AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { createService } from '../src/service.js'
 import { createKey, encryptionKeys, startService } from './helpers.js'
@@ -64,8 +65,17 @@ t.test('a client that sends its request too slowly is answered 408, and holds no
     socket.write(part)
     await once(socket, 'close')
     t.match(answer, /^HTTP\/1\.1 408 Request Timeout\r\nConnection: close\r\n/)
-    t.strictSame(JSON.parse(answer.split('\r\n\r\n')[1]!), { success: false, error: { code: 'REQUEST_TIMEOUT', message: 'The request was not sent whole within 0.4 s. Send it again.' } })
+    t.strictSame(JSON.parse(answer.split('\r\n\r\n')[1]!), { success: false, error: { code: 'REQUEST_TIMEOUT', message: 'The request was not sent in time: its headers within 0.2 s, and all of it within 0.4 s. Send it again.' } })
   }
+})
+
+t.test('a client that expects what nobody knows is served', async t => {
+  const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false })
+  await service.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = service.server.address() as AddressInfo
+  const socket = connect(port, '127.0.0.1')
+  socket.write('GET /v1/health HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\nConnection: close\r\n\r\n')
+  t.match(await text(socket), /^HTTP\/1\.1 200 OK\r\n/)
 })
 
 t.test('a client may choose its request\'s id, if it is short and plain', async t => {

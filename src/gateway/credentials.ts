@@ -5,8 +5,14 @@ import { type FastifyReply, type FastifyRequest } from 'fastify'
 const apiKey = /(^|[^0-9A-Za-z])sk_(free|pro|ent)_/
 
 /** Whether an `Authorization` carries an API key of this service, as against the upstream's own credentials. */
-export function isApiKeyAuthorization (authorization: string | undefined): boolean {
-  return apiKey.test(authorization ?? '')
+export function isApiKeyAuthorization (authorization = ''): boolean {
+  return apiKey.test(authorization) || apiKey.test(basicCredentials(authorization))
+}
+
+/** The user name and password that a Basic `Authorization` has (RFC 7617); empty for any other. */
+function basicCredentials (authorization: string): string {
+  const [, encoded = ''] = /^basic[ \t]+(.*)$/i.exec(authorization) ?? []
+  return Buffer.from(encoded, 'base64').toString()
 }
 
 /**
@@ -23,14 +29,14 @@ export function admit (requireKey: boolean) {
 }
 
 /**
- * Whether a header's value has the admin key in it, in any place that is not within a word. How much of the key a value has right
+ * Whether a header's value has the admin key in it, in any place that is not within a word, or in Basic credentials. How much of the key a value has right
  * makes no difference to the time that this takes.
  */
 export function adminKeyTest (adminKey: string | undefined): (value: string) => boolean {
   if (!adminKey) return () => false
   const expected = Buffer.from(adminKey)
-  return value => {
-    const bytes = Buffer.from(value)
+  const isIn = (text: string) => {
+    const bytes = Buffer.from(text)
     let found = false
     for (let at = 0; at + expected.length <= bytes.length; at++) {
       const isWithinWord = at > 0 && isAlphanumeric(bytes[at - 1]!) && isAlphanumeric(bytes[at]!)
@@ -38,6 +44,7 @@ export function adminKeyTest (adminKey: string | undefined): (value: string) => 
     }
     return found
   }
+  return value => isIn(value) || isIn(basicCredentials(value))
 }
 
 /** In ASCII, by numbers: it is asked for each byte of a token that may have thousands. */

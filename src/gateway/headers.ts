@@ -61,8 +61,8 @@ export function requestHeaders (options: HeaderOptions & { adminKey?: string | u
     if (principal && idHeader !== undefined) forwarded[idHeader] = principal.id
     if (principal && tierHeader !== undefined) forwarded[tierHeader] = principal.tier
     for (const [name, value] of Object.entries(headers)) {
-      // CGI and WSGI cannot tell `X_Principal_Id` from `X-Principal-Id`.
-      const meant = name.replaceAll('_', '-')
+      // CGI and WSGI cannot tell `X_Principal_Id` from `X-Principal-Id`, and some servers no other mark either, such as in `X.Principal.Id`.
+      const meant = name.replaceAll(/[^0-9a-z]/g, '-')
       if (stripped.has(meant) || meant.startsWith('x-forwarded-') || isCredential(meant, String(value))) continue
       forwarded[name] = value
     }

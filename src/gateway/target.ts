@@ -8,6 +8,8 @@ import { validationError } from '../errors.js'
 export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promise<void> {
   // Others, such as h2c, are offers that a server may leave alone, and some clients make them with each request.
   if (/(^|[\s,])websocket([\s,/]|$)/i.test(headers.upgrade ?? '')) refuse('Upgrade', 'is not taken: WebSockets do not go through the gateway')
+  // Node takes what is in chunks out of these, and says nothing of the rest, which would arrive as a body of another kind.
+  if (!/^(?:chunked)?$/i.test(headers['transfer-encoding'] ?? '')) refuse('Transfer-Encoding', 'must be chunked and nothing else; what is compressed says so in Content-Encoding')
   const target = raw.url!
   if (!target.startsWith('/')) refuse('url', 'must be a path, such as /transfers')
   if (target.startsWith('//')) refuse('url', 'must not begin with two slashes')

@@ -21,7 +21,7 @@ export const ErrorResponse = Type.Object({
         field: Type.String({ description: 'Where: a dotted path in the body, a parameter or a header.' }),
         reason: Type.String({ description: 'What was wrong there.' })
       }, { additionalProperties: false }),
-      { description: 'One entry per problem, with VALIDATION_ERROR.' }
+      { description: 'One entry per problem, of the first twenty, with VALIDATION_ERROR.' }
     ))
   }, { additionalProperties: false })
 }, { $id: 'ErrorResponse', additionalProperties: false, description: 'The answer of every operation that fails.' })

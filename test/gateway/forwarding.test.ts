@@ -26,6 +26,16 @@ t.test('everything but the service\'s own operations goes upstream, by every met
   t.equal(received.length, count, 'and those do not')
 })
 
+t.test('a target may be a whole URL', async t => {
+  const { url, received } = await startUpstream(t)
+  const { port, withSession } = await startGateway(t, { url })
+  for (const [target, path] of [['http://h/a?b=c', '/a?b=c'], ['HTTPS://h:1?b', '/?b'], ['http://h', '/'], ['http://h/', '/']] as const) {
+    t.equal((await exchange(port, { path: target, headers: withSession })).status, 200, target)
+    t.equal(received.at(-1)!.url, path)
+  }
+  t.equal((await exchange(port, { path: 'http://h/v1/limits', headers: withSession })).json().success, true)
+})
+
 t.test('a target that could be read in two ways is refused', async t => {
   const { url, received } = await startUpstream(t)
   const { port, headers } = await startGateway(t, { url: `${url}/base` })
@@ -40,7 +50,8 @@ t.test('a target that could be read in two ways is refused', async t => {
     ['/a#b', 'url must not hold a backslash or #; encode them'],
     ['/a?b#c', 'url must not hold a backslash or #; encode them'],
     ['//v1/admin/keys', 'url must not begin with two slashes'],
-    [`${url}/a`, 'url must be a path, such as /transfers'],
+    ['ftp://h/a', 'url must be a path, such as /transfers'],
+    ['http://h//a', 'url must not begin with two slashes'],
     ['/%zz', 'url holds a percent sign that begins no valid escape']
   ]
   for (const [path, message] of cases) {
@@ -51,7 +62,10 @@ t.test('a target that could be read in two ways is refused', async t => {
   const upgrade = await exchange(port, { path: '/socket', headers: { ...headers, connection: 'Upgrade', upgrade: 'websocket' } })
   const reason = 'is not taken: WebSockets do not go through the gateway'
   t.strictSame({ status: upgrade.status, body: upgrade.json() }, failure(400, 'VALIDATION_ERROR', `The request is not valid: Upgrade ${reason}`, [{ field: 'Upgrade', reason }]))
+  const coded = await exchange(port, { method: 'POST', path: '/', headers: { ...headers, 'transfer-encoding': 'gzip, chunked' }, body: gzipSync('text') })
+  t.match(coded.json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: 'Transfer-Encoding', reason: 'must be chunked and nothing else; what is compressed says so in Content-Encoding' }] } })
   t.equal(received.length, 0)
+  t.equal((await exchange(port, { method: 'POST', path: '/', headers: { ...headers, 'transfer-encoding': 'Chunked' }, body: 'text' })).text, 'text')
   t.equal((await exchange(port, { path: '/', headers: { ...headers, connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'x' } })).status, 200, 'an offer of HTTP/2 is left alone')
 })
 
@@ -68,6 +82,9 @@ t.test('the upstream is told who asks, and nobody can tell it in the gateway\'s 
       'x-PRINCIPAL-id': 'forged',
       X_Principal_Id: 'forged',
       'X-Principal_Tier': 'enterprise',
+      'X.Principal.Id': 'forged',
+      'X!Principal~Tier': 'enterprise',
+      'X.Forwarded.For': '1.2.3.4',
       'X-Forwarded-For': '1.2.3.4',
       'X-Forwarded-Port': '1',
       X_Forwarded_Host: 'forged',
@@ -99,7 +116,7 @@ t.test('the upstream is told who asks, and nobody can tell it in the gateway\'s 
   })
   await exchange(port, { headers: { authorization: `bearer ${key}` } })
   t.match(received.at(-1)!.headers, { authorization: undefined, 'x-principal-id': id })
-  for (const value of [`Bearer ${adminKey}`, adminKey, 'Token sk_pro_almost']) {
+  for (const value of [`Bearer ${adminKey}`, adminKey, 'Token sk_pro_almost', `Basic ${btoa(`${key}:`)}`, `basic  ${btoa(`u:${adminKey}`)}`]) {
     await exchange(port, { headers: { 'x-api-key': key, authorization: value } })
     t.equal(received.at(-1)!.headers.authorization, undefined, value)
   }
@@ -131,11 +148,11 @@ t.test('credentials are forwarded where that is asked for, but for the admin key
   })
   await exchange(port, { headers: { 'x-api-key': key } })
   t.equal(received.at(-1)!.headers['x-api-key'], key)
-  for (const value of [`Bearer ${adminKey}`, `bearer ${adminKey}`, `Bearer\t${adminKey}`, `Token token="${adminKey}", x=1`, `${adminKey},x`, adminKey]) {
+  for (const value of [`Bearer ${adminKey}`, `bearer ${adminKey}`, `Bearer\t${adminKey}`, `Token token="${adminKey}", x=1`, `${adminKey},x`, adminKey, `Basic ${btoa(`admin:${adminKey}`)}`, `BASIC ${btoa(adminKey)}`]) {
     await exchange(port, { headers: { authorization: value } })
     t.equal(received.at(-1)!.headers.authorization, undefined, value)
   }
-  for (const value of [`Bearer a${adminKey}`, `Bearer ${adminKey.slice(0, -1)}`, 'Bearer task_pro_1']) {
+  for (const value of [`Bearer a${adminKey}`, `Bearer ${adminKey.slice(0, -1)}`, 'Bearer task_pro_1', `Basic ${btoa('user:password')}`]) {
     await exchange(port, { headers: { authorization: value } })
     t.equal(received.at(-1)!.headers.authorization, value)
   }
