@@ -1,5 +1,5 @@
 import { type TObject } from '@sinclair/typebox'
-import { type FastifyPluginAsync } from 'fastify'
+import { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
 import apiKeyRepository from './plugins/api-key-repository.js'
 import auditRepository, { type AuditOptions } from './plugins/audit-repository.js'
 import authentication, { type AuthenticationOptions } from './plugins/authentication.js'
@@ -31,6 +31,7 @@ export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
 
 /** The composition root: every plugin in the order in which it acts, then the routes. */
 export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = presetDefaults, prefix = '/v1', ...options }) => {
+  requireFreeNames(fastify)
   await fastify.register(database, options)
   await fastify.register(auditRepository, options)
   await fastify.register(apiKeyRepository)
@@ -42,4 +43,13 @@ export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = 
   await fastify.register(authentication, options)
   await fastify.register(sessionDefaults, { defaults, ...options })
   await fastify.register(routes, { ...options, defaults, apiPrefix: prefix })
+}
+
+/** A host may have registered it already, or have given a decorator of its own one of the names that it documents. */
+function requireFreeNames (fastify: FastifyInstance): void {
+  if (fastify.hasDecorator('sessionDatabase')) {
+    throw new Error('sipher-sessions is registered already, in this scope or one around it. Once is enough for a scope and those inside it; another registration needs a scope beside it.')
+  }
+  const name = ['requirePrincipal', 'requireTier', 'tierLimits'].find(name => fastify.hasDecorator(name)) ?? ['principal', 'sessionDefaults'].find(name => fastify.hasRequestDecorator(name))
+  if (name !== undefined) throw new Error(`The decorator ${name} is sipher-sessions' own, and this app has one already. Give that one another name, or register sipher-sessions in a scope without it.`)
 }

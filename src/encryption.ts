@@ -93,7 +93,7 @@ export function generateEncryptionKey (): string {
 }
 
 function decodeKey (text: unknown, index: number): Buffer {
-  if (typeof text !== 'string') throw new KeyRingError(`key ${index + 1} is missing.`)
+  if (typeof text !== 'string' || text === '') throw new KeyRingError(`key ${index + 1} is missing.`)
   const key = Buffer.from(text, 'base64')
   // Node's decoder leaves out what is not base64, so that a typing error would give another key.
   if (key.toString('base64') !== text) throw new KeyRingError(`key ${index + 1} is not base64.`)

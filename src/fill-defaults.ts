@@ -1,3 +1,4 @@
+import { isFillable } from './request-body.js'
 import { type SessionDefaultValues } from './schemas/session.js'
 
 /** A step from a value into it: a property's name, or each item of an array. */
@@ -73,10 +74,15 @@ export function fillDefaults (target: unknown, values: SessionDefaultValues, pla
 }
 
 function setMissing (target: Record<string, unknown>, property: string, value: unknown): boolean {
-  if (Object.hasOwn(target, property)) return false
+  if (has(target, property)) return false
   // In several places it is several values.
   target[property] = typeof value === 'object' ? structuredClone(value) : value
   return true
+}
+
+/** Whether it was sent. Of an instance of a class its prototype may have it. */
+function has (target: Record<string, unknown>, property: string): boolean {
+  return Object.hasOwn(target, property) || (property in target && !(property in Object.prototype) && target[property] !== undefined)
 }
 
 /** Whether it takes properties at its top. A parsed query string is of a class of its own. */
@@ -90,9 +96,9 @@ function fillPath (target: unknown, path: readonly PathStep[], depth: number, va
     // Not some(): every item gets it.
     return Array.isArray(target) && target.filter(item => fillPath(item, path, depth + 1, value)).length > 0
   }
-  if (!isPlainObject(target) && (depth > 0 || !isContainer(target))) return false
+  if (!isContainer(target) || (depth > 0 && !isFillable(target))) return false
   if (depth === path.length - 1) return setMissing(target, step, value)
-  if (Object.hasOwn(target, step)) return fillPath(target[step], path, depth + 1, value)
+  if (has(target, step)) return fillPath(target[step], path, depth + 1, value)
   const created = {}
   const filled = fillPath(created, path, depth + 1, value)
   if (filled) target[step] = created
@@ -101,11 +107,4 @@ function fillPath (target: unknown, path: readonly PathStep[], depth: number, va
 
 function isObject (value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null
-}
-
-/** Whether it is what JSON calls an object, as against an array, a stream or an instance of a class. */
-function isPlainObject (value: unknown): value is Record<string, unknown> {
-  if (!isObject(value)) return false
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return prototype === Object.prototype || prototype === null
 }

@@ -51,7 +51,11 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     await client.query('begin')
     // The pool's own limits, and those of its user, are meant for requests; building an index over a large table takes its time.
     await client.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
-    await client.query('select pg_advisory_xact_lock($1)', [lockKey])
+    const { rows } = await client.query<{ isOurs: boolean }>('select pg_try_advisory_xact_lock($1) as "isOurs"', [lockKey])
+    if (!rows[0]!.isOurs) {
+      log?.info('the database is being migrated by another instance, which is waited for')
+      await client.query('select pg_advisory_xact_lock($1)', [lockKey])
+    }
     const current = await prepareVersionTable(client)
     for (const { version, name } of migrations.filter(migration => migration.version > current)) {
       await client.query(await readFile(new URL(name, folder), 'utf8'))

@@ -14,7 +14,8 @@ export function bodyIsOnItsWay ({ raw }: FastifyRequest): boolean {
  */
 export function isBodyless (request: FastifyRequest): boolean {
   const { body, headers } = request
-  if (body !== undefined && body !== null) return false
+  // Of no bytes that say what type they are, as fetch sends them for '', a parser may have made an empty text.
+  if (body !== undefined && body !== null && body !== '') return false
   if (!isOfUnknownLength(request)) return Number(headers['content-length'] ?? 0) === 0
   return body === undefined && /^application\/(?:[^;]+\+)?json\b/i.test(headers['content-type'] ?? '')
 }

@@ -89,7 +89,7 @@ export function createService ({
   service.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
     // What an upstream answers may be pages, whose policy is its own. Swagger UI sets one of its own over this.
-    if (!upstream || !request.routeOptions.config?.upstream) reply.headers(headers)
+    if (!upstream || !request.routeOptions.config?.sessionsUpstream) reply.headers(headers)
     done()
   })
   drainConnections(service)

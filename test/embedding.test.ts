@@ -1,6 +1,6 @@
 import { Type, type TObject } from '@sinclair/typebox'
 import swagger from '@fastify/swagger'
-import Fastify from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import sipherSessions from '../src/index.js'
 import { answer, createDatabase, createKey, createPool, createSession, encryptionKeys, failure, sendInTwo } from './helpers.js'
@@ -247,4 +247,42 @@ t.test('an admin key that no header carries is refused', async t => {
   for (const adminKey of ['schlüssel', ' key', 'key\n', 'a\tb']) {
     await t.rejects(async () => { await Fastify().register(sipherSessions, { pool, encryptionKeys, adminKey }) }, { message: 'adminKey must be printable ASCII, without blanks around it: nothing else comes as it is in a header' }, JSON.stringify(adminKey))
   }
+})
+
+t.test('a second registration, a name that is taken, and a pool that is none are told of', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  const register = async (host: FastifyInstance, options: object = { pool }) => { await host.register(sipherSessions, { encryptionKeys, sweepIntervalMs: 0, ...options }) }
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await register(host)
+  const twice = { message: 'sipher-sessions is registered already, in this scope or one around it. Once is enough for a scope and those inside it; another registration needs a scope beside it.' }
+  await t.rejects(register(host), twice)
+  const inside = Fastify()
+  inside.decorateRequest('principal', null)
+  await t.rejects(register(inside), { message: 'The decorator principal is sipher-sessions\' own, and this app has one already. Give that one another name, or register sipher-sessions in a scope without it.' })
+  const limited = Fastify()
+  limited.decorate('tierLimits', {} as never)
+  await t.rejects(register(limited), { message: /^The decorator tierLimits is sipher-sessions' own/ })
+  await t.rejects(register(Fastify(), { pool: {} }), { message: 'The option pool is no pg.Pool.' })
+})
+
+t.test('a migration that takes longer than a host starts is told of in a sentence, and may take its time where it starts for ever', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const blocker = await createPool(t, connectionString).connect()
+  t.teardown(() => blocker.release())
+  await blocker.query('begin')
+  await blocker.query('select pg_advisory_xact_lock(7315402236)')
+  const start = async (pluginTimeout: number) => {
+    const host = Fastify({ pluginTimeout })
+    t.teardown(() => host.close())
+    await host.register(sipherSessions, { connectionString, encryptionKeys, sweepIntervalMs: 0 })
+    await host.ready()
+  }
+  await t.rejects(start(1000), {
+    message: 'The database is not migrated after 900 ms, and Fastify waits for 1000 ms (pluginTimeout): the migration takes long, or waits for another instance\'s. ' +
+      'Give Fastify more time, or migrate before the start: npx sipher-sessions migrate'
+  })
+  const patient = start(0)
+  await blocker.query('rollback')
+  await patient
 })

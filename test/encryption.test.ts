@@ -51,7 +51,7 @@ t.test('a wrong key is named by its place and not shown', async t => {
       return (error as Error).message
     }
   }
-  t.equal(message(current, ''), 'key 2 has 0 bytes instead of 32.')
+  t.equal(message(current, ''), 'key 2 is missing.')
   t.equal(message(Buffer.alloc(33).toString('base64')), 'key 1 has 33 bytes instead of 32.')
   t.equal(message(current, old, current), 'key 3 is the same as one before it.')
   for (const key of ['secret passphrase', current.slice(0, -1), ` ${current}`, current.replace(/.{4}/, '----')]) t.equal(message(key), 'key 1 is not base64.')

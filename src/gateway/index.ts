@@ -52,7 +52,7 @@ export interface GatewayOptions {
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** Marks the routes whose answers are the upstream's. */
-    upstream?: true
+    sessionsUpstream?: true
   }
   interface FastifyRequest {
     /** The `Vary` of the answer before the upstream's headers are put into it, such as CORS has set. */
@@ -86,7 +86,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
       throw unusable(source, 'cannot be used', error)
     }
     const { unread, foreign } = found
-    if (foreign.length > 0) fastify.log.warn({ references: foreign }, `The document of UPSTREAM_OPENAPI refers to other documents, which are not read: ${foreign.join(', ')}. Bundle them into it; what refers to them takes all defaults but the secret ones.`)
+    if (foreign.length > 0) fastify.log.warn({ references: foreign }, `The document of UPSTREAM_OPENAPI refers to what is not in it: ${foreign.join(', ')}. Other documents are not read: bundle them into it. What refers to them takes all defaults but the secret ones.`)
     if (unread.length > 0) fastify.log.warn({ defaults: unread.join(', ') }, `No operation of UPSTREAM_OPENAPI takes these session defaults: ${unread.join(', ')}. Clients can put them into a session to no effect.`)
     return found
   }
@@ -116,7 +116,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     internalRewriteLocationHeader: false,
     // Where CORS is configured, preflights are the service's to answer.
     httpMethods: httpMethods.filter(method => !fastify.hasRoute({ method: method as 'OPTIONS', url: '/*' })),
-    config: { sessionDefaults: applyUpstream(planOf, bodyLimit), upstream: true },
+    config: { sessionDefaults: applyUpstream(planOf, bodyLimit), sessionsUpstream: true },
     replyOptions: {
       rewriteRequestHeaders: requestHeaders({ ...upstream, adminKey }),
       rewriteHeaders: (headers, request) => responseHeaders(headers, request!.principal !== null, (request as FastifyRequest).ownVary),

@@ -1,5 +1,6 @@
 import { timingSafeEqual } from 'node:crypto'
-import { type FastifyReply, type FastifyRequest } from 'fastify'
+import { type Http2SecureServer, type Http2Server } from 'node:http2'
+import { type FastifyReply, type FastifyRequest, type RawServerBase, type RawServerDefault, type RouteGenericInterface } from 'fastify'
 import fp from 'fastify-plugin'
 import { hashApiKey, isWellFormedApiKey } from '../api-key.js'
 import { ApiError } from '../errors.js'
@@ -45,8 +46,10 @@ interface Caller {
   count?: RequestCount
 }
 
-/** A hook of a request that may be refused. Of what only `declare module` needs the built types have no import: exported for that. */
-export type RequestHook = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+type HookOn<Server extends RawServerBase> = (request: FastifyRequest<RouteGenericInterface, Server>, reply: FastifyReply<RouteGenericInterface, Server>) => Promise<void>
+
+/** A hook of a request that may be refused, on a server of any kind. Of what only `declare module` needs the built types have no import: exported for that. */
+export type RequestHook = HookOn<RawServerDefault> & HookOn<Http2Server> & HookOn<Http2SecureServer>
 
 /** What a header can carry. */
 export const adminKeyPattern = '^[!-~](?:[ -~]*[!-~])?$'
@@ -208,17 +211,18 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   // A body may take long to come, and what is done with it is done now that all is there. Who only names a session is looked up
   // with it, by session-defaults, and who sends to an upstream once the body begins, by the gateway.
   fastify.addHook('preValidation', (request, _reply, done) => {
-    if (request.keyToLookUpAgain === null || !request.requiresPrincipal || request.routeOptions.config.upstream) return done()
+    if (request.keyToLookUpAgain === null || !request.requiresPrincipal || request.routeOptions.config.sessionsUpstream) return done()
     authenticateAgain(request).then(() => { done() }, done)
   })
 
   fastify.decorateRequest('principal', null)
   fastify.decorateRequest('keyToLookUpAgain', null)
   fastify.decorateRequest('requiresPrincipal', false)
-  fastify.decorate('requirePrincipal', requirePrincipal)
+  // What they read of a request is the same over HTTP/2.
+  fastify.decorate('requirePrincipal', requirePrincipal as RequestHook)
   fastify.decorate('authenticatePrincipal', authenticatePrincipal)
   fastify.decorate('authenticateAgain', authenticateAgain)
-  fastify.decorate('countUnknownRoute', countUnknownRoute)
+  fastify.decorate('countUnknownRoute', countUnknownRoute as RequestHook)
   fastify.decorate('requireAdminKey', requireAdminKey)
 }, { name: 'authentication', fastify: '5.x', dependencies: ['api-key-repository', 'rate-limit', 'tiers'] })
 

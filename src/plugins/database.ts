@@ -4,7 +4,7 @@ import pg from 'pg'
 import { createConnections } from '../connections.js'
 import { setDeadline } from '../deadline.js'
 import { ApiError } from '../errors.js'
-import { checkSchemaVersion, migrate } from '../migrate.js'
+import { checkSchemaVersion, migrate, SchemaVersionError } from '../migrate.js'
 
 /** A pool, a client of a transaction or the database of the app: whatever a repository can send a statement to. */
 export interface Queryable {
@@ -29,7 +29,7 @@ export interface DatabaseOptions {
    */
   pool?: pg.Pool
   /** Where to make a pool to, when none is given. */
-  connectionString?: string
+  connectionString?: string | undefined
   /**
    * Connections of the pool that is made.
    * @default 10
@@ -212,6 +212,19 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
   }
 }
 
+/** @param limitMs how long Fastify waits, 0 for ever: what it says then is that somebody forgot to resolve a promise */
+async function inTimeToStart (migrated: Promise<void>, limitMs: number): Promise<void> {
+  if (limitMs === 0) return migrated
+  let timer: NodeJS.Timeout
+  const tooLong = new Promise<void>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      reject(new SchemaVersionError(`The database is not migrated after ${limitMs * 0.9} ms, and Fastify waits for ${limitMs} ms (pluginTimeout): the migration takes long, or waits for another instance's. ` +
+        'Give Fastify more time, or migrate before the start: npx sipher-sessions migrate'))
+    }, limitMs * 0.9)
+  })
+  await Promise.race([migrated, tooLong]).finally(() => { clearTimeout(timer) })
+}
+
 function ignore (): void {}
 
 type Database = ReturnType<typeof createDatabase>
@@ -226,8 +239,9 @@ export default fp<DatabaseOptions>(async (fastify, options) => {
   if (!options.pool && !options.connectionString) {
     throw new Error('sipher-sessions needs a database: give it `pool` (a pg.Pool) or `connectionString`.')
   }
+  if (options.pool && typeof options.pool.connect !== 'function') throw new Error('The option pool is no pg.Pool.')
   const database = createDatabase(options, fastify.log)
   fastify.decorate('sessionDatabase', database)
-  if (options.migrate !== false) fastify.addHook('onReady', () => database.migrate())
+  if (options.migrate !== false) fastify.addHook('onReady', () => inTimeToStart(database.migrate(), fastify.initialConfig.pluginTimeout!))
   fastify.addHook('onClose', () => database.close())
 }, { name: 'database', fastify: '5.x' })

@@ -1,3 +1,4 @@
+import { type Server } from 'node:http'
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type onSendHookHandler, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
@@ -10,7 +11,7 @@ import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionD
 import { mergeVary } from '../vary.js'
 import { sendError } from './error-handler.js'
 import { type UseReading } from './session-repository.js'
-import { sessionTiers } from './tiers.js'
+import { checkTier, sessionTiers } from './tiers.js'
 
 export interface SessionDefaultsOptions {
   /** What sessions hold. */
@@ -84,7 +85,6 @@ declare module 'fastify' {
 export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, onInvalid = 'refuse' }) => {
   const names = Object.keys(defaults.properties)
   const placements = placementsOf(names, mapping)
-  const requireSessionTier = fastify.requireTier(...sessionTiers)
   const plans = new WeakMap<object, RoutePlan>()
   const routes: { route: RouteOptions, instance: FastifyInstance, ownValidator: boolean }[] = []
 
@@ -104,6 +104,8 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const unread = new Set(names)
     let count = 0
     for (const { route, instance, ownValidator } of routes) {
+      // Other plugins may have put it there since.
+      requireKnownNames(route, names)
       const plan = makePlan(route, instance, placements)
       const isTold = plan.isReadable && plan.lost.length === 0
       // Of a route for GET there is one for HEAD, of which nobody knows.
@@ -130,7 +132,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     // Read once: Fastify makes the object anew each time.
     const { config } = request.routeOptions
     if (config?.sessionDefaults === false) return done()
-    if (isCut || sessionId === undefined) return refuseOrIgnore(request, reply, tooManyHeaders(), done)
+    if (isCut || sessionId === undefined) return refuseOrIgnore(request, reply, tooManyHeaders(request), done)
     nameSession(request, reply, sessionId, config).then(() => { done() }, (error: unknown) => { refuseOrIgnore(request, reply, error, done) })
   })
 
@@ -138,13 +140,20 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
    * Whether Node may have left out headers, as it does without a word beyond a number of lines that the host may have set: then nobody
    * knows whether the request names a session, or whether it has a body.
    */
-  function mayBeCut ({ raw }: FastifyRequest): boolean {
-    const max = fastify.server.maxHeadersCount ?? nodesMaxHeadersCount
-    return max > 0 && raw.rawHeaders.length >= max * 2
+  function mayBeCut (request: FastifyRequest): boolean {
+    const max = maxHeadersCountOf(request)
+    // Requests that are injected by other libraries may have no list of them.
+    return max > 0 && (request.raw.rawHeaders as string[] | undefined ?? []).length >= max * 2
   }
 
-  function tooManyHeaders (): ApiError {
-    return new ApiError('REQUEST_HEADERS_TOO_LARGE', { message: `The request has ${fastify.server.maxHeadersCount ?? nodesMaxHeadersCount} header lines or more, beyond which none is read. Send fewer.` })
+  /** Of the server that the request came to: Fastify makes another one for each further address of `localhost`. */
+  function maxHeadersCountOf ({ raw }: FastifyRequest): number {
+    const server = (raw.socket as { server?: Pick<Server, 'maxHeadersCount'> } | undefined)?.server ?? fastify.server
+    return server.maxHeadersCount ?? nodesMaxHeadersCount
+  }
+
+  function tooManyHeaders (request: FastifyRequest): ApiError {
+    return new ApiError('REQUEST_HEADERS_TOO_LARGE', { message: `The request has ${maxHeadersCountOf(request)} header lines or more, beyond which none is read. Send fewer.` })
   }
 
   async function nameSession (request: FastifyRequest, reply: FastifyReply, sessionId: string | string[], config: FastifyContextConfig): Promise<void> {
@@ -153,7 +162,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     await fastify.authenticatePrincipal(request, reply, () => {
       if (isValid) reading = fastify.sessionRepository.beginUse(sessionId)
     })
-    if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request, reply)
+    checkTier(request, sessionTiers)
     if (!reading) {
       throw validationError('request', [{ field: 'X-Session-Id', reason: 'must be sess_ and 64 lower-case hex digits, as createSession answered it' }])
     }
@@ -175,11 +184,11 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     const readAgain = async () => {
       const current = fastify.sessionRepository.beginUse(reading.sessionId)
       await fastify.authenticateAgain(request)
-      if (!sessionTiers.includes(request.principal!.tier)) await requireSessionTier(request, reply)
+      checkTier(request, sessionTiers)
       return use(current)
     }
     // A body may take long to come, and the session be deleted meanwhile: then it is read again, now that all is there.
-    const values = await (cameLate && !config.upstream ? readAgain() : use(reading))
+    const values = await (cameLate && !config.sessionsUpstream ? readAgain() : use(reading))
     const apply = config.sessionDefaults
     const applied = typeof apply === 'function'
       ? listOf([...await apply(request, values, readAgain)])

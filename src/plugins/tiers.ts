@@ -2,6 +2,7 @@ import { type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError } from '../errors.js'
 import { type Tier, tierNames } from '../schemas/tier.js'
+import { type RequestHook } from './authentication.js'
 
 export interface TierLimits {
   /** Requests that a principal of the tier may make in an hour. */
@@ -38,12 +39,15 @@ export const sessionTiers = tierNames.filter(tier => tierLimits[tier].sessions)
  * An `onRequest` hook that refuses principals of other tiers with `TIER_ACCESS_DENIED`. It authenticates the request, as
  * `requirePrincipal` does, where that has not been done.
  */
-function requireTier (...tiers: Tier[]) {
-  return async function (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+function requireTier (...tiers: Tier[]): RequestHook {
+  const hook = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
     if (request.principal === null) await request.server.requirePrincipal(request, reply)
+    // Where a session's name has authenticated the request, the route relies on it all the same.
+    request.requiresPrincipal = true
     checkTier(request, tiers)
     request.requiredTiers = request.requiredTiers?.filter(tier => tiers.includes(tier)) ?? tiers
   }
+  return hook as RequestHook
 }
 
 /** @throws TIER_ACCESS_DENIED for a principal of none of the tiers, which are by default those that `requireTier` has let through */

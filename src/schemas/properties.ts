@@ -13,7 +13,8 @@ interface Node {
 /**
  * Whether a JSON Schema speaks of the property at a path: in its own properties and items, in those of schemas that
  * it refers to (shared ones and its document's own), and in the parts of `allOf`, `anyOf` and `oneOf`, in `then` and
- * `else`, and in what depends on other properties. Of a route's body that is declared by media type, each schema counts.
+ * `else`, and in what depends on other properties. Of a route's body that is declared by media type, each schema counts. What is
+ * only answered (`readOnly`) is not spoken of.
  * What `if` asks about, and what a pattern of names allows, is not spoken of: a map of any names takes no defaults.
  *
  * @param root the document that holds the schema, where that is not the schema itself
@@ -21,7 +22,18 @@ interface Node {
 export function hasPath (schema: unknown, path: readonly PathStep[], getSchema: GetSchema, root: unknown = schema): boolean {
   let nodes: Node[] = [{ schema, root, document: root }]
   for (const step of path) nodes = nodes.flatMap(node => follow(node, step, getSchema))
-  return nodes.length > 0
+  return nodes.some(node => !isForbidden(node, getSchema))
+}
+
+/** Whether requests are not to have it: it is only answered, or nothing is valid. */
+function isForbidden ({ schema, root, document }: Node, getSchema: GetSchema, visited = new Set<unknown>()): boolean {
+  if (!isObject(schema)) return schema === false
+  if (visited.has(schema)) return false
+  visited.add(schema)
+  const { readOnly, not, $ref, allOf } = schema
+  if (readOnly === true || not === true || (isObject(not) && Object.keys(not).length === 0)) return true
+  if (typeof $ref === 'string' && isForbidden(resolveReference($ref, { root, document }, getSchema), getSchema, visited)) return true
+  return Array.isArray(allOf) && allOf.some(part => isForbidden({ schema: part, root, document }, getSchema, visited))
 }
 
 /** The keywords of JSON Schema, OpenAPI and JTD, and Fastify's `content`: a schema that has none of them is another library's. */
@@ -67,10 +79,19 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
     visited.add(schema)
     const root = typeof schema.$id === 'string' && !schema.$id.startsWith('#') ? schema : outer
     if (typeof schema.$ref === 'string') visit(resolveReference(schema.$ref, { root, document }, getSchema))
+    if (typeof schema.$dynamicRef === 'string') {
+      visit(resolveReference(schema.$dynamicRef, { root, document }, getSchema))
+      // Which of them it is depends on the schemas that lead here.
+      for (const target of namedIn(document).dynamic.get(schema.$dynamicRef) ?? []) visit({ schema: target, root, document })
+    }
+    if (typeof schema.$recursiveRef === 'string') for (const target of [root, document]) visit({ schema: target, root, document })
+    // The references of JTD (RFC 8927), which Fastify's validator reads where it is told to.
+    if (typeof schema.ref === 'string' && isObject(root) && isObject(root.definitions)) visit({ schema: root.definitions[schema.ref], root, document })
     if (step === eachItem) {
-      if (isObject(schema.items)) found.push({ schema: schema.items, root, document })
+      const lists = [schema.items, schema.prefixItems].filter(Array.isArray).flat()
+      for (const item of [...lists, ...[schema.items, schema.additionalItems, schema.unevaluatedItems, schema.contains, schema.elements].filter(isSchemaObject)]) found.push({ schema: item, root, document })
     } else {
-      // The second is JTD's (RFC 8927), which Fastify's validator reads where it is told to.
+      // The second is JTD's.
       for (const properties of [schema.properties, schema.optionalProperties]) {
         if (isObject(properties) && Object.hasOwn(properties, step)) found.push({ schema: properties[step], root, document })
       }
@@ -84,9 +105,13 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
       const dependents = schema[keyword]
       if (isObject(dependents)) Object.values(dependents).forEach(part => visit({ schema: part, root, document }))
     }
-    // Of OpenAPI: which of the schemas it is that refer to this one.
-    if (isObject(schema.discriminator) && isObject(schema.discriminator.mapping)) {
-      for (const name of Object.values(schema.discriminator.mapping)) visit(resolveReference(mapped(String(name)), { root, document }, getSchema))
+    // Of OpenAPI: which of the schemas it is that refer to this one, or are mapped. Of JTD: one of these.
+    if (isObject(schema.discriminator)) {
+      const { mapping } = schema.discriminator
+      for (const name of isObject(mapping) ? Object.values(mapping) : []) visit(resolveReference(mapped(String(name)), { root, document }, getSchema))
+      for (const heir of heirsOf(schema, document)) visit({ schema: heir, root, document })
+    } else if (typeof schema.discriminator === 'string' && isObject(schema.mapping)) {
+      Object.values(schema.mapping).forEach(part => visit({ schema: part, root, document }))
     }
     if (isObject(schema.content)) {
       for (const media of Object.values(schema.content)) {
@@ -99,6 +124,36 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
   return found
 }
 
+const heirs = new WeakMap<object, ReadonlyMap<unknown, readonly unknown[]>>()
+
+/** The schemas among the components of an OpenAPI document that are all of this one, and more. */
+function heirsOf (schema: unknown, document: unknown): readonly unknown[] {
+  if (!isObject(document)) return []
+  let known = heirs.get(document)
+  if (!known) {
+    const { schemas } = (document.components ?? {}) as { schemas?: object }
+    const byBase = new Map<unknown, unknown[]>()
+    for (const heir of Object.values(schemas ?? {}) as unknown[]) {
+      for (const part of isObject(heir) && Array.isArray(heir.allOf) ? heir.allOf as unknown[] : []) {
+        if (!isObject(part) || typeof part.$ref !== 'string') continue
+        const { schema: base } = resolveReference(part.$ref, { root: document, document }, () => undefined)
+        byBase.set(base, [...byBase.get(base) ?? [], heir])
+      }
+    }
+    heirs.set(document, known = byBase)
+  }
+  const all = new Set<unknown>()
+  const collect = (base: unknown) => {
+    for (const heir of known.get(base) ?? []) {
+      if (all.has(heir)) continue
+      all.add(heir)
+      collect(heir)
+    }
+  }
+  collect(schema)
+  return [...all]
+}
+
 /** The reference that a discriminator's mapping means: it may be the name of a schema alone. */
 function mapped (name: string): string {
   return /[#./]/.test(name) ? name : `#/components/schemas/${name}`
@@ -109,42 +164,63 @@ function mapped (name: string): string {
  * document, as TypeBox's modules have them, or of a shared one.
  *
  * @param from the root and the document of the schema that refers
+ * @param getSchema is asked for what is nowhere in the document, by its whole reference where it should be within it
  */
 export function resolveReference (reference: string, from: Pick<Node, 'root' | 'document'>, getSchema: GetSchema): Node {
   const [id = '', ...rest] = reference.split('#')
   const fragment = rest.join('#')
-  const embedded = id === '' ? from.root : namedIn(from.document).get(id)
+  const embedded = id === '' ? from.root : namedIn(from.document).byName.get(id)
   const root = embedded ?? getSchema(id)
   const document = embedded === undefined ? root : from.document
-  if (fragment !== '' && !fragment.startsWith('/')) return { schema: namedIn(root).get(`#${decodeURIComponent(fragment)}`), root, document }
   let schema = root
-  for (const step of fragment.split('/').slice(1)) {
-    if (!isObject(schema)) break
-    schema = schema[decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')]
+  if (fragment !== '' && !fragment.startsWith('/')) schema = namedIn(root).byName.get(`#${decodeURIComponent(fragment)}`)
+  else {
+    for (const step of fragment.split('/').slice(1)) {
+      if (!isObject(schema)) break
+      schema = schema[decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')]
+    }
   }
+  if (schema === undefined && root !== undefined) getSchema(reference)
   return { schema, root, document }
 }
 
-const names = new WeakMap<object, ReadonlyMap<string, unknown>>()
+interface Names {
+  /** By their `$id`s, and by their anchors with the number sign before. */
+  byName: ReadonlyMap<string, unknown>
+  /** By their dynamic anchors, with the number sign before. */
+  dynamic: ReadonlyMap<string, readonly unknown[]>
+}
 
-/** The schemas in a document that have a name of their own, by their `$id`s, and by their anchors with the number sign before. */
-function namedIn (document: unknown): ReadonlyMap<string, unknown> {
-  if (!isObject(document)) return new Map()
+const names = new WeakMap<object, Names>()
+
+/** The schemas in a document that have a name of their own. */
+function namedIn (document: unknown): Names {
+  const byName = new Map<string, unknown>()
+  const dynamic = new Map<string, unknown[]>()
+  if (!isObject(document)) return { byName, dynamic }
   const known = names.get(document)
   if (known) return known
-  const named = new Map<string, unknown>()
   const visited = new Set<unknown>()
   const visit = (value: unknown) => {
     if (!isObject(value) || visited.has(value)) return
     visited.add(value)
-    const { $id, $anchor } = value
-    if (typeof $id === 'string') named.set($id.replace(/#$/, ''), value)
-    if (typeof $anchor === 'string') named.set(`#${$anchor}`, value)
+    const { $id, $anchor, $dynamicAnchor } = value
+    if (typeof $id === 'string') byName.set($id.replace(/#$/, ''), value)
+    if (typeof $anchor === 'string') byName.set(`#${$anchor}`, value)
+    if (typeof $dynamicAnchor === 'string') {
+      byName.set(`#${$dynamicAnchor}`, value)
+      dynamic.set(`#${$dynamicAnchor}`, [...dynamic.get(`#${$dynamicAnchor}`) ?? [], value])
+    }
     Object.values(value).forEach(visit)
   }
   visit(document)
-  names.set(document, named)
-  return named
+  names.set(document, { byName, dynamic })
+  return { byName, dynamic }
+}
+
+/** A schema, as against a list of such. */
+function isSchemaObject (value: unknown): boolean {
+  return isObject(value) && !Array.isArray(value)
 }
 
 function isObject (value: unknown): value is Record<string, unknown> {

@@ -310,7 +310,7 @@ t.test('at the start warnings name what no operation takes, and references that 
     return lines.filter(line => line.includes('UPSTREAM_OPENAPI'))
   }
   t.strictSame(await warnings({ allOf: [takes('chain'), { $ref: 'other.yaml#/Transfer' }] }), [
-    'The document of UPSTREAM_OPENAPI refers to other documents, which are not read: other.yaml. Bundle them into it; what refers to them takes all defaults but the secret ones.',
+    'The document of UPSTREAM_OPENAPI refers to what is not in it: other.yaml. Other documents are not read: bundle them into it. What refers to them takes all defaults but the secret ones.',
     'No operation of UPSTREAM_OPENAPI takes these session defaults: defaultViewingKey. Clients can put them into a session to no effect.'
   ])
   t.strictSame(await warnings(takes('chain', 'privacyLevel', 'rpcProvider', 'backend', 'defaultViewingKey')), [])

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { connect, type ClientHttp2Session, type OutgoingHttpHeaders } from 'node:http2'
 import { type AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
@@ -269,6 +270,7 @@ t.test('onInvalid: ignore does not serve for a key that is revoked meanwhile wha
   const { host, id, headers, sessionId } = await startHost(t, host => {
     const answer = async (request: FastifyRequest) => ({ principal: request.principal, session: request.sessionDefaults, body: request.body })
     host.post('/guarded', { onRequest: host.requirePrincipal }, answer)
+    host.post('/tier', { onRequest: host.requireTier('pro') }, answer)
     host.post('/function', { config: { sessionDefaults: async (_request, _values, readAgain) => Object.keys(await readAgain()) } }, answer)
     host.post('/deleting', {
       config: {
@@ -286,6 +288,11 @@ t.test('onInvalid: ignore does not serve for a key that is revoked meanwhile wha
   t.match(await send('/guarded', async () => { await host.apiKeyRepository.update(id, { tier: 'free' }) }), `{"principal":{"id":"${id}","tier":"free"},"session":null,"body":{}}`)
   await host.apiKeyRepository.update(id, { tier: 'pro' })
   t.match((await host.inject({ method: 'POST', url: '/deleting', headers: { ...headers, 'x-session-id': sessionId }, payload: {} })).json(), { session: null })
+  for (const sessionId of ['bad', unknownSessionId]) {
+    const other = await createKey(host)
+    const request = { path: '/tier', headers: { ...other.headers, 'x-session-id': sessionId }, body: '{}' }
+    t.match(await sendInTwo(t, host, other.id, request, () => host.apiKeyRepository.revoke(other.id)), /^HTTP\/1\.1 401 [^]*INVALID_API_KEY/, 'nor where the tier alone is required')
+  }
   t.match(await send('/guarded', async () => { await host.apiKeyRepository.rotate(id, 0) }), /^HTTP\/1\.1 401 [^]*INVALID_API_KEY/)
 })
 
@@ -391,6 +398,15 @@ t.test('a name or a path that cannot be meant is refused at the start', async t 
         { message: `The route POST /typo has ${JSON.stringify(value)} in config.sessionDefaults; it is true, false, a list of names or a function` })
     }
   })
+})
+
+t.test('a name that another plugin has put into a route\'s config is looked at as well', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  host.addHook('onRoute', route => { route.config = { ...route.config, sessionDefaults: ['chian'] } })
+  host.post('/late', async () => ({}))
+  await t.rejects(async () => { await host.ready() }, { message: 'The route POST /late has "chian" in config.sessionDefaults, which sessions do not hold; they hold chain, privacyLevel, rpcProvider, backend, defaultViewingKey' })
 })
 
 t.test('at the start a warning names the defaults that no route takes', async t => {
@@ -521,6 +537,52 @@ t.test('a request of as many header lines as Node reads is refused, for it may h
   t.strictSame(await post('/free', 1000), { status: 200, body: { chain: 'solana', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } })
 })
 
+t.test('of several servers of a host each has its own number of lines', async t => {
+  const { host, headers, sessionId } = await startHost(t, host => {
+    host.post('/free', async ({ body }) => body)
+  })
+  host.server.maxHeadersCount = 0
+  // As Fastify makes one for each further address of `localhost`.
+  const other = createServer((request, response) => { host.routing(request, response) })
+  await new Promise<void>(resolve => other.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => { other.close() })
+  const { port } = other.address() as AddressInfo
+  const lines = Object.fromEntries(Array.from({ length: 1100 }, (_, i) => [`a${i}`, '']))
+  const { status } = await exchange(port, { method: 'POST', path: '/free', headers: { host: 'host', ...headers, ...lines, 'x-session-id': sessionId } })
+  t.equal(status, 431)
+})
+
+t.test('a request without a list of its headers is served', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  host.addHook('onRequest', async ({ raw }) => { Object.assign(raw, { rawHeaders: undefined, socket: undefined }) })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  host.post('/free', async ({ body }) => body)
+  await host.ready()
+  const { key, headers } = await createKey(host)
+  const sessionId = await createSession(host, key)
+  t.strictSame((await host.inject({ method: 'POST', url: '/free', headers: { ...headers, 'x-session-id': sessionId } })).json(), { chain: 'near' })
+})
+
+t.test('an empty text is no body', async t => {
+  const { host, headers, sessionId } = await startHost(t, host => {
+    host.post('/free', async ({ body }) => ({ body }))
+  })
+  const origin = await host.listen({ port: 0, host: '127.0.0.1' })
+  const post = async (body: string) => (await fetch(`${origin}/free`, { method: 'POST', body, headers: { ...headers, 'x-session-id': sessionId } })).json()
+  t.strictSame(await post(''), { body: { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } })
+  t.strictSame(await post('text'), { body: 'text' })
+})
+
+t.test('a mark of the host\'s in a route\'s config changes nothing', async t => {
+  const { host, id, headers, sessionId } = await startHost(t, host => {
+    host.post('/proxied', { config: { upstream: 'http://billing' } as object }, async ({ body }) => body)
+  })
+  await host.listen({ host: '127.0.0.1', port: 0 })
+  const request = { path: '/proxied', headers: { ...headers, 'x-session-id': sessionId }, body: '{}' }
+  t.match(await sendInTwo(t, host, id, request, async () => { await host.sessionRepository.delete(sessionId, id) }), /^HTTP\/1\.1 404 [^]*SESSION_NOT_FOUND/)
+})
+
 t.test('over HTTP/2 a body without a length is one', async t => {
   const host = Fastify({ http2: true })
   const sessions: ClientHttp2Session[] = []
@@ -555,6 +617,12 @@ t.test('over HTTP/2 a body without a length is one', async t => {
 
 t.test('a form or a list of pairs that a parser makes is left alone, and a class with properties is filled in', async t => {
   class Form { declare chain?: string }
+  class Accessors {
+    #chain: string | undefined
+    constructor (chain?: string) { this.#chain = chain }
+    get chain () { return this.#chain }
+    set chain (value) { this.#chain = value }
+  }
   const bodies: Record<string, unknown> = {
     pairs: new URLSearchParams('chain=sui'),
     form: new FormData(),
@@ -562,13 +630,24 @@ t.test('a form or a list of pairs that a parser makes is left alone, and a class
     blob: new Blob([]),
     view: new DataView(new ArrayBuffer(1)),
     lines: (async function * () {})(),
-    class: Object.assign(new Form(), { pipe: 'a field' })
+    class: Object.assign(new Form(), { pipe: 'a field' }),
+    accessors: new Accessors('sui'),
+    unset: new Accessors(),
+    nested: { options: new Form() },
+    listed: { options: new Map() }
   }
-  const { send } = await startHost(t, host => {
+  const { host, key, send } = await startHost(t, host => {
     host.addContentTypeParser('text/x-name', { parseAs: 'string' }, (_request, name, done) => { done(null, bodies[name as string]) })
     host.post('/free', async ({ body }) => ({ names: Object.keys(body as object) }))
-  })
-  const post = (name: string) => send({ method: 'POST', url: '/free', payload: name, headers: { 'content-type': 'text/x-name' } })
+    host.post('/chain', { config: { sessionDefaults: ['chain'] } }, async ({ body }) => ({ chain: (body as Accessors).chain }))
+    host.post('/nested', { config: { sessionDefaults: ['backend'] } }, async ({ body }) => body)
+  }, { mapping: { backend: 'options.backend' } })
+  const post = (name: string, url = '/free', sent = {}) => send({ method: 'POST', url, payload: name, headers: { 'content-type': 'text/x-name', ...sent } })
+  t.strictSame(await post('accessors', '/chain'), { status: 200, applied: undefined, body: { chain: 'sui' } }, 'what its class knows was sent')
+  t.strictSame(await post('unset', '/chain'), { status: 200, applied: 'chain', body: { chain: 'near' } })
+  const inOptions = { 'x-session-id': await createSession(host, key, { backend: 'sip-native' }) }
+  t.strictSame(await post('nested', '/nested', inOptions), { status: 200, applied: 'backend', body: { options: { backend: 'sip-native' } } })
+  t.strictSame(await post('listed', '/nested', inOptions), { status: 200, applied: undefined, body: { options: {} } })
   for (const name of ['pairs', 'form', 'map', 'blob', 'view', 'lines']) t.strictSame(await post(name), { status: 200, applied: undefined, body: { names: [] } }, name)
   t.strictSame(await post('class'), { status: 200, applied: 'chain, privacyLevel, defaultViewingKey', body: { names: ['pipe', 'chain', 'privacyLevel', 'defaultViewingKey'] } })
 })

@@ -43,6 +43,69 @@ t.test('a path leads through properties and items, wherever they are described',
   t.ok(has({ items: { properties: { chain: {} } } }, eachItem, 'chain'))
 })
 
+t.test('a dynamic or recursive reference leads to all that it may mean', async t => {
+  const has = (schema: unknown, ...path: (string | typeof eachItem)[]) => hasPath(schema, path, () => undefined)
+  const node = { $dynamicAnchor: 'node', properties: { chain: {} } }
+  t.ok(has({ $dynamicRef: '#node', $defs: { node } }, 'chain'))
+  t.ok(has({ $dynamicRef: '#node', $defs: { other: { $dynamicAnchor: 'node' }, node, last: { $dynamicAnchor: 'node' } } }, 'chain'))
+  t.ok(has({ $dynamicRef: '#/$defs/plain', $defs: { plain: { properties: { chain: {} } } } }, 'chain'))
+  t.ok(has({ $ref: '#node', $defs: { node } }, 'chain'), 'which a plain one names as well')
+  t.notOk(has({ $dynamicRef: '#other', $defs: { node } }, 'chain'))
+  t.ok(has({ properties: { chain: {}, steps: { items: { $recursiveRef: '#' } } } }, 'steps', eachItem, 'steps', eachItem, 'chain'))
+  t.ok(has({ properties: { chain: {}, part: { $id: 'part', properties: { whole: { $recursiveRef: '#' } } } } }, 'part', 'whole', 'chain'))
+})
+
+t.test('items are described in any of their ways', async t => {
+  const item = { properties: { chain: {} } }
+  for (const list of [{ items: [{}, item] }, { prefixItems: [item] }, { items: [{}], additionalItems: item }, { unevaluatedItems: item }, { contains: item }, { elements: item }]) {
+    t.ok(hasPath(list, [eachItem, 'chain'], () => undefined), JSON.stringify(list))
+  }
+})
+
+t.test('what JTD refers to, or tells apart, is followed', async t => {
+  const has = (schema: unknown) => hasPath(schema, ['chain'], () => undefined)
+  const form = { optionalProperties: { chain: {} } }
+  t.ok(has({ ref: 'form', definitions: { form } }))
+  t.ok(has({ discriminator: 'kind', mapping: { other: {}, form } }))
+  t.notOk(has({ ref: 'other', definitions: { form } }))
+})
+
+t.test('what is only answered, or never valid, is no property of a request', async t => {
+  const schemas = { shared: { readOnly: true } } as Record<string, unknown>
+  const has = (schema: unknown) => hasPath(schema, ['x'], id => schemas[id])
+  for (const x of [false, { readOnly: true }, { not: {} }, { not: true }, { $ref: 'shared#' }, { allOf: [{}, { readOnly: true }] }, { $ref: '#/definitions/x', definitions: {} }]) {
+    t.notOk(has({ properties: { x }, definitions: { x: { $ref: 'shared#' } } }), JSON.stringify(x))
+  }
+  for (const x of [true, { readOnly: false }, { not: { type: 'null' } }, { $ref: '#/properties/x' }, { allOf: {} }]) t.ok(has({ properties: { x } }), JSON.stringify(x))
+  t.ok(has({ anyOf: [{ properties: { x: { readOnly: true } } }, { properties: { x: {} } }] }), 'if only in one way')
+})
+
+t.test('a discriminator means all schemas that are made of its own', async t => {
+  const components = {
+    schemas: {
+      Base: { discriminator: { propertyName: 'kind' }, properties: { kind: {} } },
+      Plain: { properties: { kind: {} } },
+      Child: { allOf: [{ $ref: '#/components/schemas/Base' }, { properties: { chain: {} } }] },
+      Grandchild: { allOf: [null, { $ref: '#/components/schemas/Child' }, { properties: { amount: {} } }] },
+      Other: { allOf: [{ $ref: '#/components/schemas/Plain' }, { $ref: '#/components/schemas/none' }, { properties: { other: {} } }] },
+      Circle: { allOf: [{ $ref: '#/components/schemas/Circle' }, { $ref: '#/components/schemas/Base' }] }
+    }
+  }
+  const document = { components }
+  const has = (schema: unknown, name: string) => hasPath(schema, [name], () => undefined, document)
+  t.ok(has({ $ref: '#/components/schemas/Base' }, 'chain'))
+  t.ok(has(components.schemas.Base, 'amount'))
+  t.notOk(has(components.schemas.Base, 'other'))
+  t.notOk(has(components.schemas.Plain, 'other'))
+})
+
+t.test('a reference within the document that leads nowhere is told of', async t => {
+  const asked: string[] = []
+  const ask = (id: string) => { asked.push(id) }
+  hasPath({ allOf: [{ $ref: '#/definitions/none' }, { $ref: '#none' }, { $ref: '#/definitions/x' }], definitions: { x: {} } }, ['x'], ask)
+  t.strictSame(asked, ['#/definitions/none', '#none'])
+})
+
 t.test('a property that applies on a condition is one, and what a condition asks about or a pattern allows is none', t => {
   const has = (schema: unknown, name: string) => hasPath(schema, [name], () => undefined)
   const x = { properties: { x: {} } }

@@ -56,3 +56,10 @@ await host.register(routes)
 
 // @ts-expect-error -- a tier that there is not
 await host.register(sipherSessions, { identify: () => ({ id: 'a', tier: 'gold' }) })
+
+// Over HTTP/2 the same hooks guard routes.
+const http2Host = Fastify({ http2: true })
+await http2Host.register(sipherSessions, { connectionString: process.env.DATABASE_URL })
+http2Host.post('/guarded', { onRequest: http2Host.requirePrincipal }, async request => request.sessionDefaults)
+http2Host.post('/pro', { onRequest: [http2Host.requirePrincipal, http2Host.requireTier('pro')] }, async request => request.principal)
+http2Host.addHook('onRequest', http2Host.requirePrincipal)
