@@ -109,7 +109,7 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
     if (isObject(schema.discriminator)) {
       const { mapping } = schema.discriminator
       for (const name of isObject(mapping) ? Object.values(mapping) : []) visit(resolveReference(mapped(String(name)), { root, document }, getSchema))
-      for (const heir of heirsOf(schema, document)) visit({ schema: heir, root, document })
+      for (const heir of heirsOf(schema, document as object)) visit({ schema: heir, root, document })
     } else if (typeof schema.discriminator === 'string' && isObject(schema.mapping)) {
       Object.values(schema.mapping).forEach(part => visit({ schema: part, root, document }))
     }
@@ -127,13 +127,12 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
 const heirs = new WeakMap<object, ReadonlyMap<unknown, readonly unknown[]>>()
 
 /** The schemas among the components of an OpenAPI document that are all of this one, and more. */
-function heirsOf (schema: unknown, document: unknown): readonly unknown[] {
-  if (!isObject(document)) return []
+function heirsOf (schema: unknown, document: object): readonly unknown[] {
   let known = heirs.get(document)
   if (!known) {
-    const { schemas } = (document.components ?? {}) as { schemas?: object }
+    const { schemas = {} } = (document as { components?: { schemas?: object } }).components ?? {}
     const byBase = new Map<unknown, unknown[]>()
-    for (const heir of Object.values(schemas ?? {}) as unknown[]) {
+    for (const heir of Object.values(schemas) as unknown[]) {
       for (const part of isObject(heir) && Array.isArray(heir.allOf) ? heir.allOf as unknown[] : []) {
         if (!isObject(part) || typeof part.$ref !== 'string') continue
         const { schema: base } = resolveReference(part.$ref, { root: document, document }, () => undefined)
