@@ -35,7 +35,7 @@ export interface BatchOptions {
    * full. What a batch then does takes its own time.
    * @default 400
    */
-  maxWaitMs?: number
+  maxWaitMs?: number | undefined
   /** Whether an error may be one item's fault. Then the batch is halved and tried again, until only that one fails. */
   isOneItemsFault?: (error: unknown) => boolean
 }

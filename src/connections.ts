@@ -1,4 +1,5 @@
-import pg from 'pg'
+import type pg from 'pg'
+import { isDatabaseError } from './database-error.js'
 import { setDeadline } from './deadline.js'
 
 interface Waiting {
@@ -19,26 +20,52 @@ export function createConnections (pool: pg.Pool, maxWaitMs: number) {
   const waiting = new Set<Waiting>()
   /** What the pool was asked for and has not answered. */
   let asked = 0
+  /** That of it which waits in the pool's queue for a connection that is in use. */
+  let queued = 0
 
   function ask (asker?: Waiting): void {
-    asked++
-    pool.connect().then(client => {
-      asked--
+    const before = pool.waitingCount
+    const answer = pool.connect()
+    const isQueued = pool.waitingCount > before
+    const count = (step: number) => {
+      asked += step
+      if (isQueued) queued += step
+    }
+    count(1)
+    answer.then(client => {
+      count(-1)
       const [first] = waiting
       // One that comes too late is there for the next.
       if (first) first.take(client)
       else client.release()
     }, (error: Error) => {
-      asked--
-      if (asker && error instanceof pg.DatabaseError && pool.totalCount > 0) {
-        asker.refusal = error
+      count(-1)
+      const [first] = waiting
+      // What an asker has left behind when it gave up is asked for whoever waits by now.
+      const loser = asker && waiting.has(asker) ? asker : waiting.size > asked ? first : undefined
+      if (loser && isDatabaseError(error) && pool.totalCount > 0) {
+        loser.refusal = error
         return
       }
-      asker?.fail(error)
+      loser?.fail(error)
       // Those whose connection was refused while there were others.
       if (pool.totalCount === 0) for (const { fail } of waiting) fail(error)
     })
   }
+
+  /** Who waits for one that is being made, or was refused one, is not in the pool's queue for those that become free. */
+  function wake (): void {
+    if (waiting.size > asked || (waiting.size > 0 && pool.idleCount > 0)) ask()
+  }
+
+  function wakeSoon (): void {
+    // The pool tells of it before it has it back.
+    if (waiting.size > 0) process.nextTick(wake)
+  }
+
+  // Whoever gave it back: of a host's pool, the host as well.
+  pool.on('release', wakeSoon)
+  pool.on('remove', wakeSoon)
 
   return {
     /**
@@ -67,15 +94,15 @@ export function createConnections (pool: pg.Pool, maxWaitMs: number) {
           asker.fail(new Error(`no database connection became free within ${maxWaitMs} ms${refusal ? `, and none more could be made: ${refusal.message}` : ''}`))
         }, maxWaitMs - (performance.now() - since))
         waiting.add(asker)
-        ask(asker)
+        // Those who gave up have left their places in the queue, which would become longer and longer.
+        if (queued < waiting.size || pool.idleCount > 0) ask(asker)
       })
     },
 
-    /** Gives a connection back; one that is broken is closed. */
-    release (client: pg.PoolClient, broken: boolean): void {
-      client.release(broken)
-      // Who waits for one that is being made, or was refused one, has not asked for this one.
-      if (waiting.size > asked || (waiting.size > 0 && pool.idleCount > 0)) ask()
+    /** Leaves the pool as it was before. */
+    close (): void {
+      pool.off('release', wakeSoon)
+      pool.off('remove', wakeSoon)
     }
   }
 }

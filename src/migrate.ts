@@ -47,7 +47,10 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     const newest = migrations.at(-1)!.version
     const found = await readVersionIfAny(client)
     if (found > newest) throw newerSchema(found, newest)
-    if (found === newest) return
+    if (found === newest) {
+      await requireGrants(client)
+      return
+    }
     await client.query('begin')
     // The pool's own limits, and those of its user, are meant for requests; building an index over a large table takes its time.
     await client.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
@@ -111,7 +114,7 @@ function isMissing (error: unknown): boolean {
 }
 
 /**
- * Resolves when the database's schema is at least the one that this code needs.
+ * Resolves when the database's schema is at least the one that this code needs, and may be used.
  *
  * @throws SchemaVersionError, and what the database answers where it cannot be asked
  */
@@ -125,6 +128,21 @@ export async function checkSchemaVersion (database: Queryable): Promise<void> {
   if (current < newest) {
     throw new SchemaVersionError(`The database schema is at version ${current} and this release needs ${newest}. Run: npx sipher-sessions migrate`)
   }
+  await requireGrants(database)
+}
+
+/** A user who may use the tables that there were is not given the use of those that a migration by another user makes. */
+async function requireGrants (database: Queryable): Promise<void> {
+  const { rows } = await database.query<{ name: string, user: string }>(`
+    select relname as name, current_user as user from pg_class
+    where relnamespace = 'sipher_sessions'::regnamespace and not relispartition
+      and (relkind = 'r' and not has_table_privilege(oid, 'select, insert, update, delete')
+        or relkind = 'S' and not has_sequence_privilege(oid, 'usage, update'))
+    order by relname`)
+  if (rows.length === 0) return
+  const { user } = rows[0]!
+  throw new SchemaVersionError(`The user ${JSON.stringify(user)} may not use ${rows.map(({ name }) => `sipher_sessions.${name}`).join(', ')}. As the user who migrates: ` +
+    `grant select, insert, update, delete on all tables in schema sipher_sessions to "${user}"; grant usage on all sequences in schema sipher_sessions to "${user}"`)
 }
 
 function newerSchema (current: number, newest: number): Error {

@@ -64,6 +64,13 @@ t.test('a user who may make no tables starts where there are none to make', asyn
   const { service } = await startService(t, { connectionString: asUser })
   const { key } = await createKey(service)
   t.ok(await createSession(service, key))
+  await owner.query(`revoke all on sipher_sessions.sessions from "${role}"; revoke all on all sequences in schema sipher_sessions from "${role}"`)
+  const lacking = `The user "${role}" may not use sipher_sessions.audit_id_seq, sipher_sessions.changes_id_seq, sipher_sessions.sessions. As the user who migrates: ` +
+    `grant select, insert, update, delete on all tables in schema sipher_sessions to "${role}"; grant usage on all sequences in schema sipher_sessions to "${role}"`
+  await t.rejects(migrate(createPool(t, asUser)), { name: 'SchemaVersionError', message: lacking }, 'and is told what it may not use')
+  const ready = await service.inject('/v1/ready')
+  t.equal(ready.statusCode, 503)
+  t.equal(ready.json().error.message, lacking)
   await owner.query('insert into sipher_sessions.migrations (version, name) values (9999, \'9999-future.sql\')')
   await t.rejects(migrate(createPool(t, asUser)), { name: 'SchemaVersionError' }, 'and is told of a newer schema what others are')
 })

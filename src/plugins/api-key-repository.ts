@@ -107,6 +107,7 @@ const authenticateAndCountText = `
  * @param onNotingFailed told when the time of a use could not be written, which fails no request
  */
 export function createApiKeyRepository (database: Queryable, actor: string, onNotingFailed: (error: unknown) => void = () => {}) {
+  const { maxWaitMs } = database
   // Lookups of the same time share one statement; nothing is kept for the next, so that a revoked key stops working
   // everywhere at once. One condition over both columns, which walks through both indexes; as a
   // union of two halves PostgreSQL starts parallel workers for a large batch, which takes it ten times as long.
@@ -115,7 +116,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
     const { rows } = await waitingSince(database, since).query<FoundRow>(authenticateText, [byteaArray(asked)], 'authenticate')
     const found = byHash(asked, rows)
     return hashes.map(hash => found.get(hash))
-  })
+  }, { maxWaitMs })
 
   const bySecretCounted = createBatch<string, FoundRow & RequestCount | undefined>(async (hashes, since) => {
     const numbers = tally(hashes)
@@ -123,7 +124,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
     const { rows } = await waitingSince(database, since).query<CountedRow>(authenticateAndCountText,
       [byteaArray(asked), scalarArray([...numbers.values()]), requestWindowMs], 'authenticate-and-count')
     return handOut(hashes, byHash(asked, rows))
-  })
+  }, { maxWaitMs })
 
   // Rows that another statement holds are skipped: it changes the key, or notes the same use. So no two of these can wait
   // for each other in a circle, whatever keys they share.

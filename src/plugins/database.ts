@@ -2,6 +2,7 @@ import { type FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import pg from 'pg'
 import { createConnections } from '../connections.js'
+import { isDatabaseError } from '../database-error.js'
 import { setDeadline } from '../deadline.js'
 import { ApiError } from '../errors.js'
 import { checkSchemaVersion, migrate, SchemaVersionError } from '../migrate.js'
@@ -15,6 +16,8 @@ export interface Queryable {
   query<Row extends object> (text: string, values?: unknown[], name?: string): Promise<{ rows: Row[], rowCount: number | null }>
   /** The same for a request that has been waiting since a time by `performance.now()`: that counts as its wait. */
   since? (time: number): Queryable
+  /** How long something may wait until it is sent, in milliseconds, where the database has a limit. */
+  maxWaitMs?: number
 }
 
 /** The queryable for what has been waiting since then, where it knows of waiting. */
@@ -62,8 +65,14 @@ export interface DatabaseOptions {
  */
 const answerGraceMs = 100
 
+/** An hour, in milliseconds. */
+const maxTimeoutMs = 3_600_000
+
 /** How long a connection may take to be made, in milliseconds, before another one is tried. */
 const connectTimeoutMs = 3_000
+
+/** How long a connection may be idle in a transaction, of which there are none but migrations, in milliseconds. */
+const idleTimeoutMs = 10_000
 
 const unavailableStates = /^(08|53|57|58|28|3D|3F|25006|25P0|40|42P01|55P03)/
 
@@ -72,7 +81,7 @@ const unavailableStates = /^(08|53|57|58|28|3D|3F|25006|25P0|40|42P01|55P03)/
  * was wrong: no connection, shutting down, out of resources, locked or taking too long, read-only after a failover, not migrated yet.
  */
 function isUnavailable (error: unknown): boolean {
-  if (!(error instanceof pg.DatabaseError)) return true
+  if (!isDatabaseError(error)) return true
   return error.code === undefined || unavailableStates.test(error.code)
 }
 
@@ -81,7 +90,7 @@ function isUnavailable (error: unknown): boolean {
  * closes it. One that is read-only may stay so when the database no longer is.
  */
 function isBroken (error: unknown): boolean {
-  return !(error instanceof pg.DatabaseError) || error.severity === 'FATAL' || error.code === '25006'
+  return !isDatabaseError(error) || error.severity === 'FATAL' || error.code === '25006'
 }
 
 function unavailable (cause: unknown): ApiError {
@@ -97,16 +106,21 @@ function inTime<Answer> (answer: Promise<Answer>, ms: number): Promise<Answer> {
 }
 
 /**
- * Prepares a connection for named statements, whose plans are kept while tables grow: one that reads a whole table, which
- * is best while it has a page, would go on doing so when it has a million. Every statement that has a name finds its rows
- * by an index.
+ * Prepares a connection: what a URL, a user or a database is set to would take the place of the limits, and of how
+ * transactions see each other.
+ *
+ * Plans of named statements are kept while tables grow: one that reads a whole table, which is best while it has a page, would go
+ * on doing so when it has a million. Every statement that has a name finds its rows by an index.
  */
-async function keepPlansScalable (client: pg.ClientBase): Promise<void> {
-  await client.query({ text: 'set enable_seqscan = off', query_timeout: connectTimeoutMs } as pg.QueryConfig)
+async function prepareConnection (client: pg.ClientBase, statementTimeoutMs: number): Promise<void> {
+  const text = `set statement_timeout = ${statementTimeoutMs}; set idle_in_transaction_session_timeout = ${idleTimeoutMs}; set default_transaction_isolation = 'read committed'; set enable_seqscan = off`
+  await client.query({ text, query_timeout: connectTimeoutMs } as pg.QueryConfig)
 }
 
 function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
-  const halfMs = Math.ceil((options.timeoutMs ?? 800) / 2)
+  const { timeoutMs = 800 } = options
+  if (!(timeoutMs >= 1 && timeoutMs <= maxTimeoutMs)) throw new Error(`The option timeoutMs is ${timeoutMs}; it must be a number from 1 to ${maxTimeoutMs}`)
+  const halfMs = Math.ceil(timeoutMs / 2)
   // A pooler gives each transaction another connection, and how the connections of a pool that is given are set is not
   // known here.
   const named = !options.pool && !options.pooler
@@ -118,8 +132,8 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     connectionTimeoutMillis: connectTimeoutMs,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
-    ...(!options.pooler && { statement_timeout: halfMs, idle_in_transaction_session_timeout: 10_000 }),
-    ...(named && { onConnect: keepPlansScalable })
+    ...(!options.pooler && { statement_timeout: halfMs, idle_in_transaction_session_timeout: idleTimeoutMs }),
+    ...(named && { onConnect: client => prepareConnection(client, halfMs) })
   })
 
   // Without listeners an idle connection that breaks, as all do when Postgres restarts, would end the process.
@@ -138,7 +152,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     client.on('error', ignore)
     const giveBack = (broken: boolean) => {
       client.removeListener('error', ignore)
-      connections.release(client, broken)
+      client.release(broken)
     }
     try {
       const result = await (options.pooler ? inTransaction<Row>(client, text, values) : inTime(client.query<Row>({ name: named ? name : undefined, text, values } as pg.QueryConfig), halfMs + answerGraceMs))
@@ -161,7 +175,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     const left = () => Math.max(0, deadline - performance.now())
     let result: pg.QueryResult<Row>
     try {
-      await inTime(client.query(`begin; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = ${halfMs}`), left())
+      await inTime(client.query(`begin isolation level read committed; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = ${halfMs}`), left())
       result = await inTime(client.query<Row>(text, values), left())
     } catch (error) {
       // A connection that is not to be kept is rolled back by its end.
@@ -173,6 +187,8 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
   }
 
   return {
+    maxWaitMs: halfMs,
+
     /**
      * Sends one statement. Throws `SERVICE_UNAVAILABLE` when the database cannot be reached or takes longer than the
      * time allowed, and the driver's error when the statement itself is at fault.
@@ -204,6 +220,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
 
     async close (): Promise<void> {
       pool.removeListener('error', onIdleError)
+      connections.close()
       if (options.pool) return
       // Connections may still break while they are closed.
       pool.on('error', ignore)

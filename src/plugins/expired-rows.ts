@@ -28,12 +28,16 @@ const batchesBehind = 10
 /** The longest rest, in milliseconds: a slow Postgres must not let expired rows become more and more. */
 const maxRestMs = 250
 
+/** A week, in milliseconds: timers of Node hold some more than three. */
+const maxIntervalMs = 604_800_000
+
 /**
  * Removes in the background what has expired: sessions, counts whose hour is over, and audit entries that are older than
  * they are kept; and takes deleted sessions off the counts. What has expired or was deleted is disregarded by every statement
  * whether it was swept or not; this is only about the space.
  */
 export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000 }) => {
+  if (!(sweepIntervalMs >= 0 && sweepIntervalMs <= maxIntervalMs)) throw new Error(`The option sweepIntervalMs is ${sweepIntervalMs}; it must be a number from 0, for never, to ${maxIntervalMs}`)
   if (sweepIntervalMs === 0) return
   const { sessionRepository, requestCountRepository, auditRepository } = fastify
   const sweeps = [

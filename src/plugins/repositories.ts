@@ -1,4 +1,4 @@
-import pg from 'pg'
+import { isDatabaseError } from '../database-error.js'
 import { validationError, type ApiError } from '../errors.js'
 
 /**
@@ -44,7 +44,7 @@ export interface Swept {
 
 /** Whether a value itself cannot be stored, such as text with a NUL or half a surrogate pair: SQLSTATE class 22. */
 export function isUnstorable (error: unknown): boolean {
-  return error instanceof pg.DatabaseError && error.code?.startsWith('22') === true
+  return isDatabaseError(error) && error.code?.startsWith('22') === true
 }
 
 /** Turns the refusal of a value that cannot be stored into the caller's error. */

@@ -65,6 +65,7 @@ export function handOut<Count extends RequestCount> (names: readonly string[], c
  * @param windowMs the window's length, in milliseconds
  */
 export function createRequestCountRepository (database: Queryable, windowMs: number) {
+  const { maxWaitMs } = database
   const incrementText = `
     with counted as (${countRequests('$1', 'select * from unnest($2::text[], $3::int[]) as given (id, number) order by id')})
     select principal_id as id, requests, remaining_ms as "remainingMs" from counted`
@@ -75,7 +76,7 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
     const { rows } = await waitingSince(database, since).query<CountRow>(incrementText,
       [windowMs, [...numbers.keys()], scalarArray([...numbers.values()])], 'count')
     return handOut(principalIds, new Map(rows.map(row => [row.id, row]))) as RequestCount[]
-  })
+  }, { maxWaitMs })
 
   const read = createBatch<string, RequestCount>(async (principalIds, since) => {
     const { rows } = await waitingSince(database, since).query<CountRow>(`
@@ -84,7 +85,7 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
       where principal_id = any ($2::text[]) and ${remaining('$1', 'window_start')} > 0`, [windowMs, [...new Set(principalIds)]])
     const counts = new Map(rows.map(({ id, ...count }) => [id, count]))
     return principalIds.map(id => counts.get(id) ?? { requests: 0, remainingMs: windowMs })
-  })
+  }, { maxWaitMs })
 
   return {
     /** Counts a request, and answers which one of the principal's window it is, from 1. */

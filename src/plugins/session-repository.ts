@@ -98,9 +98,10 @@ export type GetReading = Reading<GetRow>
  * upsert, so that a deleted session cannot come back.
  */
 function createSessionRepository (database: Queryable, secrets: SessionSecrets, onFailed: (error: unknown, message: string) => void) {
-  const forUse = createBatch<string, UseRow | undefined>((sessionIds, since) => read(forUseText, 'use-sessions', sessionIds, since))
+  const { maxWaitMs } = database
+  const forUse = createBatch<string, UseRow | undefined>((sessionIds, since) => read(forUseText, 'use-sessions', sessionIds, since), { maxWaitMs })
 
-  const byId = createBatch<string, GetRow | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since))
+  const byId = createBatch<string, GetRow | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since), { maxWaitMs })
 
   const noting = createNoting<UsedSession>(used => database.query(noteAccessText,
     [used.map(({ ctid }) => ctid), idArray(used.map(({ sessionId }) => sessionId))], 'note-access'), error => {
@@ -132,7 +133,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     ], 'create-sessions')
     const { createdAt, refused } = rows[0]!
     return sessions.map((_session, index) => refused.includes(index + 1) ? undefined : createdAt)
-  }, { isOneItemsFault: isUnstorable })
+  }, { maxWaitMs, isOneItemsFault: isUnstorable })
 
   // Patches of one session at the same time are one, the later over the earlier: each is answered what came of all.
   const patch = createBatch<Patch, StoredValues & Times | undefined>(async (patches, since) => {
@@ -153,7 +154,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     const asked = [...merged.keys()]
     const found = new Map(rows.map(row => [asked[row.position - 1]!, row]))
     return keys.map(key => found.get(key))
-  }, { isOneItemsFault: isUnstorable })
+  }, { maxWaitMs, isOneItemsFault: isUnstorable })
 
   const remove = createBatch<Pick<Patch, 'sessionId' | 'ownerId'>, boolean>(async (sessions, since) => {
     const { rows } = await waitingSince(database, since).query<Positioned>(removeText,
@@ -164,13 +165,13 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     for (const { position } of rows) deleted.delete(keys[position - 1]!)
     if (deleted.size > 0) uncounting.ask()
     return keys.map(key => deleted.delete(key))
-  })
+  }, { maxWaitMs })
 
   const countLive = createBatch<string, number>(async (ownerIds, since) => {
     const { rows } = await waitingSince(database, since).query<{ ownerId: string, live: number }>(countLiveText, [[...new Set(ownerIds)]])
     const live = new Map(rows.map(row => [row.ownerId, row.live]))
     return ownerIds.map(ownerId => live.get(ownerId)!)
-  })
+  }, { maxWaitMs })
 
   return {
     /**

@@ -1,14 +1,17 @@
 import { mkdtempSync, chmodSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify from 'fastify'
+import pg from 'pg'
 import t, { type Test } from 'tap'
 import { waitingSince } from '../../src/plugins/database.js'
 import { hashApiKey } from '../../src/api-key.js'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
 import sipherSessions from '../../src/index.js'
-import { answer, createDatabase, createKey, createPool, createProxy, createSession, encryptionKeys, failure, startService } from '../helpers.js'
+import { adminKey, answer, createDatabase, createKey, createPool, createProxy, createSession, encryptionKeys, failure, startService } from '../helpers.js'
 
 const unavailable = failure(503, 'SERVICE_UNAVAILABLE', 'The service cannot reach its database at the moment. Try again in 1 s.')
 
@@ -75,6 +78,62 @@ t.test('a statement that has to wait too long is given up, by Postgres as well',
   locker.release()
   const after = await service.inject({ url: `/v1/sessions/${sessionId}`, headers })
   t.strictSame(after.json().data.defaults, { chain: 'near' }, 'a write that was answered 503 does not linger')
+})
+
+t.test('limits in the URL take no place of the service\'s own, nor do those of transactions', async t => {
+  const connectionString = `${await createDatabase(t)}&statement_timeout=30000&idle_in_transaction_session_timeout=0`
+  const owner = createPool(t, connectionString)
+  await owner.query(`alter database ${new URL(connectionString).pathname.slice(1)} set default_transaction_isolation = 'serializable'`)
+  for (const pooler of [undefined, 'transaction'] as const) {
+    const { service } = await startService(t, { connectionString, pooler, timeoutMs: 1000 })
+    const { rows } = await service.sessionDatabase.query('select current_setting(\'statement_timeout\') as statement, current_setting(\'transaction_isolation\') as isolation, current_setting(\'idle_in_transaction_session_timeout\') as idle')
+    t.strictSame(rows, [{ statement: '500ms', isolation: 'read committed', idle: pooler ? '500ms' : '10s' }])
+  }
+})
+
+t.test('who gives a statement more time gives it to what waits for others as well', async t => {
+  const { service, connectionString } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const locker = await createPool(t, connectionString).connect()
+  await locker.query('begin')
+  await locker.query('lock table sipher_sessions.sessions')
+  const answers: Promise<{ statusCode: number }>[] = []
+  for (let i = 0; i < 6; i++) {
+    answers.push(service.inject({ url: `/v1/sessions/${sessionId}`, headers }).then())
+    await sleep(20)
+  }
+  await sleep(600)
+  await locker.query('rollback')
+  locker.release()
+  t.strictSame((await Promise.all(answers)).map(({ statusCode }) => statusCode), Array(6).fill(200))
+})
+
+t.test('a pool may be of another copy of the driver', async t => {
+  const require = createRequire(import.meta.url)
+  for (const path of Object.keys(require.cache)) if (/node_modules\/pg/.test(path)) delete require.cache[path]
+  const copy = require('pg') as typeof pg
+  t.not(copy.DatabaseError, pg.DatabaseError)
+  const pool = new copy.Pool({ connectionString: await createDatabase(t) })
+  t.teardown(() => pool.end())
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, pool, adminKey, sweepIntervalMs: 0 })
+  const response = await host.inject({ method: 'POST', url: '/v1/admin/keys', headers: { 'x-api-key': adminKey }, payload: { tier: 'pro', name: 'x', metadata: { x: '\0' } } })
+  t.equal(response.json().error.code, 'VALIDATION_ERROR')
+  t.equal(pool.totalCount, 1, 'nor is its connection broken')
+})
+
+t.test('times that are none are refused at the start', async t => {
+  const connectionString = await createDatabase(t)
+  for (const timeoutMs of [0, -1, NaN, Infinity, 3_600_001]) {
+    await t.rejects(async () => { await Fastify().register(sipherSessions, { encryptionKeys, connectionString, timeoutMs }) }, { message: `The option timeoutMs is ${timeoutMs}; it must be a number from 1 to 3600000` })
+  }
+  for (const sweepIntervalMs of [-1, NaN, Infinity, 604_800_001]) {
+    const host = Fastify()
+    t.teardown(() => host.close())
+    await t.rejects(async () => { await host.register(sipherSessions, { encryptionKeys, connectionString, sweepIntervalMs }) }, { message: `The option sweepIntervalMs is ${sweepIntervalMs}; it must be a number from 0, for never, to 604800000` })
+  }
 })
 
 t.test('connections that Postgres ends do not end the process', async t => {
