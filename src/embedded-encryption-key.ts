@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { generateEncryptionKey } from './encryption.js'
+import { EmbeddedPostgresError } from './embedded-postgres-files.js'
+import { createKeyRing, generateEncryptionKey, type KeyRingError } from './encryption.js'
 
 /**
  * The key for the secrets in the embedded database, from a file beside its data that only this user can read; made where
@@ -17,5 +18,11 @@ export function embeddedEncryptionKey (home: string, log: (message: string) => v
     renameSync(unfinished, file)
     log(`Secret values are encrypted with a key that was made in ${file}. Keep it with the data; for a database of your own, set SESSION_ENCRYPTION_KEYS.`)
   }
-  return readFileSync(file, 'utf8').trim()
+  const key = readFileSync(file, 'utf8').trim()
+  try {
+    createKeyRing([key])
+  } catch (error) {
+    throw new EmbeddedPostgresError(`The file ${file} is damaged: ${(error as KeyRingError).message} Restore it from a copy: without the key that was in it the secret values in the database cannot be read.`)
+  }
+  return key
 }

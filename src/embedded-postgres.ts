@@ -22,6 +22,16 @@ export interface EmbeddedPostgresOptions {
    * @default those of the npm package for the platform
    */
   binaries?: string
+  /**
+   * How long the server may take to start, in milliseconds.
+   * @default 60000
+   */
+  startTimeoutMs?: number
+  /**
+   * How long PostgreSQL's fast shutdown may take, in milliseconds, before an immediate one, from which the next start recovers.
+   * @default 30000
+   */
+  stopTimeoutMs?: number
 }
 
 export interface EmbeddedPostgres {
@@ -37,9 +47,12 @@ interface Server {
   socketDir: string
 }
 
-type StartOptions = Files & { durable: boolean, log: (message: string) => void }
+type StartOptions = Files & Required<Pick<EmbeddedPostgresOptions, 'durable' | 'log' | 'startTimeoutMs' | 'stopTimeoutMs'>>
 
-const startTimeoutMs = 60_000
+/** How long a server that is up may take to answer; one that stands still is as good as none. */
+const answerTimeoutMs = 5_000
+/** How long that one may take: it ends with SIGKILL what has not ended within 5 s. */
+const killTimeoutMs = 10_000
 /** What outlives a process killed with SIGKILL is gone after this at the latest. */
 const leftoversMs = 5_000
 /** Held by the process that uses the data; any number will do. */
@@ -53,14 +66,16 @@ const ownerLock = 7_315_402_237
  * server does not start
  */
 export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
-  const { dataDir, log = ignore, durable = true, binaries = locateBinaries(`${process.platform}-${process.arch}`) } = options
+  const { dataDir, log = ignore, durable = true, binaries = locateBinaries(`${process.platform}-${process.arch}`), startTimeoutMs = 60_000, stopTimeoutMs = 30_000 } = options
   const files = prepareFiles({ dataDir, binaries, durable, log })
-  const { owner, server } = await startOrAdopt({ ...files, durable, log }).catch((error: unknown) => {
+  const { owner: firstOwner, server } = await startOrAdopt({ ...files, durable, log, startTimeoutMs, stopTimeoutMs }).catch((error: unknown) => {
     removeUnusedSocketDir(files)
     throw error
   })
   if (server.socketDir !== files.socketDir) removeUnusedSocketDir(files)
   let stopped: Promise<void> | undefined
+  let owner = firstOwner
+  keepOwnership()
   return {
     connectionString: connectionString(server.socketDir),
     home: files.home,
@@ -73,8 +88,27 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
 
   async function stop (): Promise<void> {
     await owner.end()
-    await stopServer(server.pid, files.data)
+    await stopServer(server.pid, files.data, stopTimeoutMs)
     removeSocketDir(files.home, server.socketDir)
+  }
+
+  /** The crash of one of the server's processes ends all connections, and with this one the lock that keeps others off. */
+  function keepOwnership (): void {
+    owner.once('end', () => { void takeBack() })
+  }
+
+  async function takeBack (): Promise<void> {
+    while (!stopped) {
+      const next = await connectOwner(server.socketDir, files.data)
+      const isTaken = next !== null && await takeOwnership(next, files.data).then(() => true, () => false)
+      if (isTaken) {
+        owner = next
+        if (stopped) await owner.end()
+        else keepOwnership()
+        return
+      }
+      await sleep(100, undefined, { ref: false })
+    }
   }
 }
 
@@ -126,7 +160,7 @@ function readServer (data: string): Server | null {
 }
 
 /** The new server with its owner's connection; null when it ended instead of accepting one. */
-async function startServer ({ binaries, data, socketDir, account, logFile, durable }: StartOptions): Promise<{ owner: pg.Client, server: Server } | null> {
+async function startServer ({ binaries, data, socketDir, account, logFile, durable, startTimeoutMs, stopTimeoutMs }: StartOptions): Promise<{ owner: pg.Client, server: Server } | null> {
   const output = openLog(logFile)
   // A session of its own keeps Ctrl-C, which the terminal sends to all processes, for us: it must end after us.
   const child = spawn(join(binaries, 'bin', 'postgres'), [
@@ -151,6 +185,7 @@ async function startServer ({ binaries, data, socketDir, account, logFile, durab
     }
     await sleep(20)
   }
+  if (!ended) await stopServer(child.pid!, data, stopTimeoutMs)
   return null
 }
 
@@ -173,7 +208,7 @@ async function connectOwner (socketDir: string, data: string): Promise<pg.Client
 
 /** A connection to the server on that socket if it is up and the data is ours. */
 async function connectTo (socketDir: string, data: string, name: string): Promise<pg.Client | null> {
-  const client = new pg.Client({ connectionString: connectionString(socketDir), application_name: name })
+  const client = new pg.Client({ connectionString: connectionString(socketDir), application_name: name, connectionTimeoutMillis: answerTimeoutMs, query_timeout: answerTimeoutMs })
   // When the server goes away the pool's connections say so; this one has nothing to add.
   client.on('error', ignore)
   try {
@@ -202,10 +237,15 @@ async function takeOwnership (owner: pg.Client, data: string): Promise<void> {
   }
 }
 
-async function stopServer (pid: number, data: string): Promise<void> {
+async function stopServer (pid: number, data: string, timeoutMs: number): Promise<void> {
   // PostgreSQL's fast shutdown: it ends connections and leaves the data clean, in the time that takes.
   signal(pid, 'SIGINT')
-  while (isAlive(pid) && existsSync(join(data, 'postmaster.pid'))) await sleep(10)
+  const isUp = () => isAlive(pid) && existsSync(join(data, 'postmaster.pid'))
+  const began = performance.now()
+  while (isUp() && performance.now() - began < timeoutMs) await sleep(10)
+  // Something in it stands still: it waits for that no longer than some seconds, and neither do we.
+  if (isUp()) signal(pid, 'SIGQUIT')
+  while (isUp() && performance.now() - began < timeoutMs + killTimeoutMs) await sleep(10)
   // The file is gone just before the process is. One that was taken over may stay as a zombie, where nothing reaps
   // orphans.
   const deadline = performance.now() + 500
@@ -227,7 +267,8 @@ function signal (pid: number, name: NodeJS.Signals | 0): boolean {
 }
 
 function connectionString (socketDir: string): string {
-  return `postgres://${superuser}@/postgres?host=${encodeURIComponent(socketDir)}&port=${port}`
+  // Whatever PGSSLMODE says of other databases.
+  return `postgres://${superuser}@/postgres?host=${encodeURIComponent(socketDir)}&port=${port}&sslmode=disable`
 }
 
 function tail (file: string): string {

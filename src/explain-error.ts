@@ -1,4 +1,6 @@
 import { ConfigError } from './config.js'
+import { isDatabaseError } from './database-error.js'
+import { decode } from './decode.js'
 import { EmbeddedPostgresError } from './embedded-postgres.js'
 import { UpstreamDocumentError } from './gateway/document.js'
 import { SchemaVersionError } from './migrate.js'
@@ -8,7 +10,7 @@ import { SchemaVersionError } from './migrate.js'
  * would bury it, and the trace where they cannot.
  */
 export function explainError (error: unknown): string {
-  const { code = '', syscall, message } = error as NodeJS.ErrnoException
+  const { code = '', syscall, message, path } = error as NodeJS.ErrnoException
   if (error instanceof ConfigError) return `The configuration is wrong.\n${message}`
   if (error instanceof EmbeddedPostgresError || error instanceof UpstreamDocumentError || error instanceof SchemaVersionError) return message
   if (code === 'EADDRINUSE') return `${message}. Another process listens there; stop it or set PORT.`
@@ -27,8 +29,12 @@ export function explainError (error: unknown): string {
   }
   if (message === 'Connection terminated unexpectedly') return `The database of DATABASE_URL cannot be used: what answers there ended the connection (${message}). Is it a PostgreSQL?`
   if (/connection timeout|timeout exceeded when trying to connect/.test(message)) return `The database of DATABASE_URL cannot be used: nothing answers there (${message})`
+  if (code === '25006') return `The database of DATABASE_URL cannot be written to (${message}). Set DATABASE_URL to the primary, or make the database writable.`
+  if (syscall === 'open' && path !== undefined && decode(process.env.DATABASE_URL ?? '').includes(path)) return `A file that DATABASE_URL names cannot be read: ${message}`
+  // Whatever ends the connection before it is one, a pooler's reasons as well: it is starting, in recovery, or has too many.
+  if (isDatabaseError(error) && error.severity === 'FATAL') return `The database of DATABASE_URL cannot be used: ${message}`
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that
   // does not exist, or a wrong password, 53 that there is no room for another connection.
-  if (syscall === 'connect' || syscall === 'getaddrinfo' || /^(ECONNREFUSED|ENOTFOUND|ETIMEDOUT|3D000|28...|53...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
+  if (syscall === 'connect' || syscall === 'getaddrinfo' || /^(ECONNREFUSED|ECONNRESET|ENOTFOUND|ETIMEDOUT|3D000|28...|53...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
   return String((error as Error).stack)
 }

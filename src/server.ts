@@ -1,4 +1,5 @@
 import { type AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type FastifyInstance } from 'fastify'
 import { ConfigError, loadConfig } from './config.js'
 import { createDemoKeys, demoMessage } from './demo-keys.js'
@@ -10,6 +11,9 @@ import { standardOutput } from './standard-output.js'
 
 /** How long running requests get to finish once the process is told to end, in milliseconds. */
 const drainTimeoutMs = 10_000
+
+/** How long a service that is being started may take to be once the process is told to end, in milliseconds. */
+const startGraceMs = 1_000
 
 let database: EmbeddedPostgres | undefined
 let service: FastifyInstance | undefined
@@ -23,8 +27,10 @@ const starting = start()
 async function end (exitCode: number): Promise<void> {
   if (ending) return
   ending = true
-  // What is being started is stopped once it is there.
-  await starting.catch(() => {})
+  if (!await hasStarted()) {
+    await database?.stop().catch(console.error)
+    process.exit(exitCode)
+  }
   const report = (error: unknown) => {
     exitCode = 1
     console.error(error)
@@ -32,6 +38,19 @@ async function end (exitCode: number): Promise<void> {
   await withTimeout(service?.drain().then(() => service!.close())).catch(report)
   await database?.stop().catch(report)
   process.exit(exitCode)
+}
+
+/**
+ * Waits until what is being started is there to be stopped; but not for a migration that takes long, or waits for another
+ * instance's: its end leaves nothing behind.
+ */
+async function hasStarted (): Promise<boolean> {
+  const started = starting.then(() => true, () => true)
+  const began = performance.now()
+  while (!(service && performance.now() - began > startGraceMs)) {
+    if (await Promise.race([started, sleep(50, false)])) return true
+  }
+  return false
 }
 
 async function withTimeout (closing: PromiseLike<unknown> | undefined): Promise<void> {

@@ -1,11 +1,14 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { startEmbeddedPostgres } from '../src/embedded-postgres.js'
 import { locateBinaries } from '../src/embedded-postgres-files.js'
+import { isAlive } from './server-process.js'
 
 function createDir (t: Test): string {
   const dir = mkdtempSync(join(tmpdir(), 'sipher-embedded-'))
@@ -46,6 +49,58 @@ t.test('stopping it is no error when it was killed', async t => {
   process.kill(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), 'SIGKILL')
   for (let up = true; up;) up = await query(postgres.connectionString, 'select 1').then(() => true, () => false)
   await postgres.stop()
+})
+
+t.test('a crash within it leaves it to its owner', async t => {
+  const dataDir = createDir(t)
+  const postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.teardown(() => postgres.stop())
+  const ownerPid = async () => {
+    const rows: { pid: number }[] = await query(postgres.connectionString, 'select pid from pg_stat_activity where application_name = \'sipher-sessions owner\'').catch(() => [])
+    return rows[0]?.pid
+  }
+  const before = (await ownerPid())!
+  process.kill(before, 'SIGKILL')
+  for (let pid = before as number | undefined; pid === undefined || pid === before;) pid = await ownerPid()
+  await t.rejects(startEmbeddedPostgres({ dataDir, durable: false }), { name: 'EmbeddedPostgresError', message: /^Another process of sipher-sessions uses/ })
+})
+
+t.test('one of which a process stands still is stopped all the same', async t => {
+  const dataDir = createDir(t)
+  const postgres = await startEmbeddedPostgres({ dataDir, durable: false, stopTimeoutMs: 300 })
+  const client = new pg.Client({ connectionString: postgres.connectionString })
+  client.on('error', () => {})
+  await client.connect()
+  const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
+  process.kill(rows[0]!.pid, 'SIGSTOP')
+  await postgres.stop()
+  t.notOk(existsSync(join(dataDir, 'postgres', 'postmaster.pid')))
+  const again = await startEmbeddedPostgres({ dataDir, durable: false })
+  await again.stop()
+})
+
+t.test('one that does not come up in time is ended', async t => {
+  const dataDir = createDir(t)
+  const postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  await postgres.stop()
+  const binaries = createDir(t)
+  mkdirSync(join(binaries, 'bin'))
+  const pidFile = join(dataDir, 'pids')
+  writeFileSync(pidFile, '')
+  chmodSync(pidFile, 0o666)
+  writeFileSync(join(binaries, 'bin', 'postgres'), `#!/bin/sh\necho $$ >> ${pidFile}\nexec sleep 60\n`, { mode: 0o755 })
+  await t.rejects(startEmbeddedPostgres({ dataDir, durable: false, binaries, startTimeoutMs: 2_000 }), { name: 'EmbeddedPostgresError', message: /^The embedded PostgreSQL did not start in / })
+  const pids = readFileSync(pidFile, 'utf8').trim().split('\n').map(Number)
+  t.ok(pids.length >= 1)
+  for (const pid of pids) t.notOk(isAlive(pid), 'with all of its processes')
+})
+
+t.test('a variable that asks for TLS is not about it', async t => {
+  process.env.PGSSLMODE = 'require'
+  t.teardown(() => { delete process.env.PGSSLMODE })
+  const postgres = await startEmbeddedPostgres({ dataDir: createDir(t), durable: false })
+  t.teardown(() => postgres.stop())
+  t.strictSame(await query(postgres.connectionString, 'select 1 as one'), [{ one: 1 }])
 })
 
 t.test('stopping it again takes nothing from the next one', async t => {
@@ -96,18 +151,22 @@ t.test('a path too long for a socket gets one elsewhere, and a path by another n
     else process.env.TMPDIR = before.TMPDIR
   })
   const dataDir = join(dir, 'x'.repeat(100))
-  const postgres = await startEmbeddedPostgres({ dataDir, durable: false })
-  t.match(decodeURIComponent(postgres.connectionString), `${temporary}/sipher-sessions-`)
+  const first = spawn(process.execPath, ['-e', `
+    import('./dist/embedded-postgres.js').then(async ({ startEmbeddedPostgres }) => {
+      console.log((await startEmbeddedPostgres({ dataDir: ${JSON.stringify(dataDir)}, durable: false })).connectionString)
+    })`], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(() => { first.kill('SIGKILL') })
+  const [connectionString] = await once(createInterface({ input: first.stdout }), 'line') as [string]
+  t.match(decodeURIComponent(connectionString), `${temporary}/sipher-sessions-`)
 
   symlinkSync(dataDir, join(dir, 'link'))
   await t.rejects(startEmbeddedPostgres({ dataDir: join(dir, 'link'), durable: false }), { name: 'EmbeddedPostgresError', message: /^Another process of sipher-sessions uses/ })
-  await query(postgres.connectionString, 'select pg_terminate_backend(pid) from pg_stat_activity where application_name = \'sipher-sessions owner\'')
+  first.kill('SIGKILL')
   const heir = await startEmbeddedPostgres({ dataDir, durable: false })
-  t.equal(heir.connectionString, postgres.connectionString)
+  t.equal(heir.connectionString, connectionString)
   t.equal(readdirSync(temporary).length, 1, 'nothing is left of the attempts to start another')
 
   await heir.stop()
-  await postgres.stop()
   t.strictSame(readdirSync(temporary), [])
 })
 

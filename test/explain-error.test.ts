@@ -25,9 +25,26 @@ t.test('what the user can mend is a sentence', async t => {
     '(npx sipher-sessions migrate), and let this one use all that is in the schema sipher_sessions.')
   t.equal(explainError(withCode('08P01', 'unsupported startup parameter: statement_timeout')), 'DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for ' +
     '(unsupported startup parameter: statement_timeout). Set DATABASE_POOLER=transaction.')
+  for (const [code, message] of [['57P03', 'the database system is starting up'], ['55000', 'database "d" is not currently accepting connections'], ['08P01', 'no more connections allowed (max_client_conn)']] as const) {
+    t.equal(explainError(Object.assign(withCode(code, message), { severity: 'FATAL' })), `The database of DATABASE_URL cannot be used: ${message}`)
+  }
+  t.equal(explainError(withCode('ECONNRESET', 'read ECONNRESET', 'read')), 'The database of DATABASE_URL cannot be used: read ECONNRESET')
+  t.equal(explainError(withCode('25006', 'cannot execute CREATE SCHEMA in a read-only transaction')), 'The database of DATABASE_URL cannot be written to (cannot execute CREATE SCHEMA in a read-only transaction). ' +
+    'Set DATABASE_URL to the primary, or make the database writable.')
+  const { DATABASE_URL } = process.env
+  t.teardown(() => {
+    if (DATABASE_URL === undefined) delete process.env.DATABASE_URL
+    else process.env.DATABASE_URL = DATABASE_URL
+  })
+  const missing = Object.assign(withCode('ENOENT', 'ENOENT: no such file or directory, open \'/my certs/ca.pem\'', 'open'), { path: '/my certs/ca.pem' })
+  process.env.DATABASE_URL = 'postgres://h/d?sslrootcert=%2Fmy%20certs%2Fca.pem'
+  t.equal(explainError(missing), 'A file that DATABASE_URL names cannot be read: ENOENT: no such file or directory, open \'/my certs/ca.pem\'')
+  delete process.env.DATABASE_URL
+  t.match(explainError(missing), /^Error: ENOENT[^]*\n {4}at /, 'which no other file is')
 })
 
 t.test('what they cannot has its trace', async t => {
   t.match(explainError(new Error('a bug')), /^Error: a bug\n {4}at /)
+  t.match(explainError(Object.assign(withCode('42703', 'column x does not exist'), { severity: 'ERROR' })), /^Error: column x does not exist\n {4}at /)
   t.match(explainError(withCode('08P01', 'invalid message format')), /^Error: invalid message format\n {4}at /)
 })

@@ -53,6 +53,20 @@ t.test('a client that never finishes its request does not keep the process', asy
   t.match(output(), 'Some requests were not finished within 10 s, and were cut off.')
 })
 
+t.test('one that waits for another\'s migration says so, and ends when it is told to', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const other = await createPool(t, connectionString).connect()
+  t.teardown(() => other.release())
+  await other.query('begin')
+  await other.query('select pg_advisory_xact_lock(7315402236)')
+  const { child, printed, exit } = run(t, { DATABASE_URL: connectionString })
+  await printed(/the database is being migrated by another instance, which is waited for/)
+  const began = performance.now()
+  child.kill('SIGTERM')
+  t.strictSame(await exit, [0, null])
+  t.ok(performance.now() - began < 5_000)
+})
+
 t.test('what a newcomer gets wrong is told in a sentence', async t => {
   const taken = createServer()
   await new Promise<void>(resolve => taken.listen(0, '127.0.0.1', resolve))

@@ -15,7 +15,7 @@ export async function withDatabase<T> ({ DATABASE_URL, DATABASE_POOLER, DATA_DIR
   if (connectionString === null) {
     throw new ConfigError(`There is no database to talk to: set DATABASE_URL, or start the service (npm start), whose embedded PostgreSQL in ${dataDir} is then used.`)
   }
-  const pool = createPool(connectionString, pooler ? {} : { statement_timeout: 30_000 })
+  const pool = createPool(connectionString, { query_timeout: 35_000, ...(!pooler && { statement_timeout: 30_000 }) })
   try {
     await checkSchemaVersion(pool)
     return await run(pool)
