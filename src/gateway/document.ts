@@ -13,7 +13,7 @@ export interface OpenApiDocument extends Record<string, unknown> {
 }
 
 const fetchTimeoutMs = 10_000
-const isUrl = /^https?:\/\//i
+export const isUrl = /^https?:\/\//i
 
 /**
  * Reads an OpenAPI document of version 3, in JSON or YAML.
@@ -25,7 +25,7 @@ export async function readDocument (source: string): Promise<OpenApiDocument> {
   let document: unknown
   try {
     const text = isUrl.test(source) ? await download(source) : await readFile(source, 'utf8')
-    document = /^\s*\{/.test(text) ? JSON.parse(text) : parse(text, { merge: true })
+    document = parseText(text.replace(/^\ufeff/, ''))
   } catch (error) {
     throw unusable(source, 'cannot be read', error)
   }
@@ -35,6 +35,24 @@ export async function readDocument (source: string): Promise<OpenApiDocument> {
   }
   if (paths !== undefined && !isObject(paths)) throw unusable(source, 'is not an OpenAPI document of version 3', new Error('its paths are no object'))
   return document as OpenApiDocument
+}
+
+/** How many times over aliases may be read: what takes more is made to take more than there is. */
+const maxAliasCount = 100_000
+
+function parseText (text: string): unknown {
+  const parseYaml = () => parse(text, { merge: true, maxAliasCount }) as unknown
+  if (!/^\s*\{/.test(text)) return parseYaml()
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    // YAML may begin with a brace as well.
+    try {
+      return parseYaml()
+    } catch {
+      throw error
+    }
+  }
 }
 
 async function download (url: string): Promise<string> {

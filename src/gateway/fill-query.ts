@@ -6,8 +6,9 @@ import { type SessionDefaultValues } from '../schemas/session.js'
  * goes as JSON.
  *
  * @param query what follows the question mark, as it was sent
+ * @param jsonParameters those that go as JSON whatever they are
  */
-export function fillQuery (query: string, values: SessionDefaultValues, placements: readonly Placement[]): { query: string, filled: Placement[] } {
+export function fillQuery (query: string, values: SessionDefaultValues, placements: readonly Placement[], jsonParameters: ReadonlySet<string> = new Set()): { query: string, filled: Placement[] } {
   const target = Object.create(null) as Record<string, unknown>
   for (const name of new URLSearchParams(query).keys()) {
     target[name] = true
@@ -16,7 +17,9 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
   }
   const sent = new Set(Object.keys(target))
   const filled = fillDefaults(target, values, placements)
-  const added = Object.entries(target).filter(([name]) => !sent.has(name)).flatMap(([name, value]) =>
-    [value].flat().map(item => `${encodeURIComponent(name)}=${encodeURIComponent(typeof item === 'object' ? JSON.stringify(item) : String(item))}`))
+  const added = Object.entries(target).filter(([name]) => !sent.has(name)).flatMap(([name, value]) => {
+    const isJson = jsonParameters.has(name)
+    return (isJson ? [value] : [value].flat()).map(item => `${encodeURIComponent(name)}=${encodeURIComponent(isJson || typeof item === 'object' ? JSON.stringify(item) : String(item))}`)
+  })
   return { query: [...(query === '' ? [] : [query]), ...added].join('&'), filled }
 }

@@ -10,7 +10,7 @@ import { secretNames } from '../schemas/secret.js'
 import { applyUpstream, waitForBody } from './apply-defaults.js'
 import { admit } from './credentials.js'
 import { createDispatcher } from './dispatcher.js'
-import { readDocument, unusable } from './document.js'
+import { isUrl, readDocument, unusable } from './document.js'
 import { requestHeaders, responseHeaders, type HeaderOptions } from './headers.js'
 import { createOperations, type Operations } from './operations.js'
 import { refuseAmbiguous } from './target.js'
@@ -81,12 +81,13 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     const document = await readDocument(source)
     let found: Operations
     try {
-      found = createOperations(document, base, placements, undescribed.body)
+      found = createOperations(document, isUrl.test(source) ? [new URL(source), base] : [base], placements, undescribed.body)
     } catch (error) {
       throw unusable(source, 'cannot be used', error)
     }
     const { unread, foreign } = found
     if (foreign.length > 0) fastify.log.warn({ references: foreign }, `The document of UPSTREAM_OPENAPI refers to what is not in it: ${foreign.join(', ')}. Other documents are not read: bundle them into it. What refers to them takes all defaults but the secret ones.`)
+    if (!/^3\.[01](\.|$)/.test(String(document.openapi))) fastify.log.warn(`The document of UPSTREAM_OPENAPI is OpenAPI ${String(document.openapi)}, of which what 3.1 does not have is not read, such as querystring parameters and additionalOperations.`)
     if (unread.length > 0) fastify.log.warn({ defaults: unread.join(', ') }, `No operation of UPSTREAM_OPENAPI takes these session defaults: ${unread.join(', ')}. Clients can put them into a session to no effect.`)
     return found
   }

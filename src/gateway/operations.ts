@@ -4,6 +4,7 @@ import { planDefaults } from '../plan-defaults.js'
 import { resolveReference } from '../schemas/properties.js'
 import { isInRange, isJson } from './apply-defaults.js'
 import { isObject, type OpenApiDocument } from './document.js'
+import { serverPrefixes, type Prefix } from './servers.js'
 import { createTemplateRouter, isLiteral, type Operation, type OperationPlan } from './template-router.js'
 
 const methods = ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'PATCH', 'DELETE', 'TRACE'] as const
@@ -26,60 +27,66 @@ export interface Operations {
  * Finds the operations of a document by method and path. The paths begin where its `servers` say, or where the
  * upstream does.
  *
+ * @param bases what the URLs of `servers` may be relative to; the upstream's is the last of them
  * @param untold what an operation takes where the document refers to another one
  * @throws Error when the document is not what OpenAPI says
  */
-export function createOperations (document: OpenApiDocument, upstream: URL, placements: readonly Placement[], untold: readonly Placement[]): Operations {
+export function createOperations (document: OpenApiDocument, bases: readonly URL[], placements: readonly Placement[], untold: readonly Placement[]): Operations {
   const all: Operation[] = []
   const unread = new Set(placements.map(({ name }) => name))
   const foreign = new Set<string>()
   const servers: object[] = [...document.servers ?? []]
   const resolve = (value: unknown): unknown => followReferences(value, document, foreign)
 
-  for (const [template, reference] of Object.entries(document.paths ?? {})) {
-    const item = resolve(reference)
-    if (!isObject(item)) continue
+  for (const [template, own] of Object.entries(document.paths ?? {})) {
+    const referred = resolve(own)
+    if (!isObject(own) || !isObject(referred) || template.startsWith('x-')) continue
+    // What stands beside a reference counts as well.
+    const item = { ...referred, ...own }
     for (const method of methods) {
       const operation = resolve(item[method.toLowerCase()])
       if (!isObject(operation) || operation.$ref !== undefined) continue
-      const query = querySchema([item.parameters, operation.parameters], resolve)
+      const query = querySchema([referred.parameters, own.parameters, operation.parameters], resolve)
       const body = resolve(operation.requestBody)
       const content = method === 'GET' || method === 'HEAD' ? {} : contentOf(body)
       // Something for both, because the document has described them: what it leaves out is not taken.
       const plan = {
-        ...planDefaults(placements, jsonOf(content), query, () => undefined, { root: document, untold }),
+        ...planDefaults(placements, jsonOf(content), query.schema, () => undefined, { root: document, untold }),
+        jsonParameters: query.jsonParameters,
         mediaTypes: isObject(body) && body.$ref !== undefined ? null : Object.keys(content)
       }
       for (const id of plan.lost) foreign.add(id)
       for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
       all.push({ method, template, plan })
-      servers.push(...[item.servers, operation.servers].flatMap(list => Array.isArray(list) ? list.filter(isObject) : []))
+      servers.push(...[referred.servers, own.servers, operation.servers].flatMap(list => Array.isArray(list) ? list.filter(isObject) : []))
     }
   }
 
   // Those of a path or an operation count for all: where it is there as well, it is the same.
-  const prefixes = [...new Set([...servers.map(server => serverPath(server, upstream)), basePath(upstream.pathname)])]
+  const prefixes = serverPrefixes(servers, bases)
+  const lenientPrefixes = prefixes.map(({ source }) => new RegExp(source, 'i'))
   const literal = new Set(all.filter(isLiteral))
   const exact = createTemplateRouter(all)
   // Many frameworks take `/Quote/` for `/quote`; a request for it must not go without what `/quote` takes.
   const lenient = createTemplateRouter(all, { lenient: true })
 
-  function lookUp (find: typeof exact, method: string, path: string, isPrefix: (prefix: string) => boolean): Operation | undefined {
+  function lookUp (find: typeof exact, prefixes: readonly Prefix[], method: string, path: string): Operation[] {
     for (const prefix of prefixes) {
-      if (!isPrefix(prefix)) continue
-      const rest = path.slice(prefix.length)
-      const operation = find(method, rest) ?? (method === 'HEAD' ? find('GET', rest) : undefined)
-      if (operation) return operation
+      const match = prefix.exec(path)
+      if (!match) continue
+      const rest = path.slice(match[0].length)
+      const found = find(method, rest)
+      if (found.length === 0 && method === 'HEAD') found.push(...find('GET', rest))
+      if (found.length > 0) return found
     }
-    return undefined
+    return []
   }
 
   /** What servers take the path for, the likeliest first. */
   function candidates (method: string, path: string): OperationPlan[] {
-    const operation = lookUp(exact, method, path, prefix => path.startsWith(`${prefix}/`))
-    if (operation && literal.has(operation)) return [operation.plan]
-    const other = lookUp(lenient, method, path, prefix => path.toLowerCase().startsWith(`${prefix}/`.toLowerCase()))
-    return [operation, other].flatMap(found => found ? [found.plan] : [])
+    const found = lookUp(exact, prefixes, method, path)
+    const isCertain = found[0] !== undefined && literal.has(found[0])
+    return (isCertain ? found.slice(0, 1) : [...found, ...lookUp(lenient, lenientPrefixes, method, path)]).map(({ plan }) => plan)
   }
 
   return {
@@ -88,7 +95,7 @@ export function createOperations (document: OpenApiDocument, upstream: URL, plac
       if (plan && others.some(other => !takesTheSame(plan, other))) {
         throw validationError('request', [{
           field: 'url',
-          reason: 'could be for two operations that take different defaults, for servers differ over capital letters, %2F and semicolons; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
+          reason: 'could be for two operations that take different defaults, for servers differ over capital letters, %2F, semicolons and templates that overlap; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
         }])
       }
       return plan
@@ -128,19 +135,25 @@ function followReferences (value: unknown, document: OpenApiDocument, foreign: S
   return value
 }
 
-/** The query parameters as the properties of an object; of one that is an object in its usual form, its own properties. */
-function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): object {
-  const parameters = lists.flatMap(list => Array.isArray(list) ? list.map(resolve) : [])
+/**
+ * The query parameters as the properties of an object; of one that is an object in its usual form, its own properties.
+ *
+ * @returns also the names of those that are JSON
+ */
+function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): { schema: object, jsonParameters: ReadonlySet<string> } {
+  const parameters = lists.flatMap(list => Array.isArray(list) ? list.map(resolve).filter(isObject) : [])
+  const named = parameters.filter(parameter => parameter.in === 'query')
   return {
-    properties: Object.fromEntries(parameters.flatMap(parameter =>
-      isObject(parameter) && parameter.in === 'query' ? [[String(parameter.name), parameter.schema]] : [])),
-    allOf: parameters.flatMap(parameter => {
-      if (!isObject(parameter)) return []
-      // What another document says, of which it is not known whether it is about the query string.
-      if (parameter.$ref !== undefined) return [parameter]
-      // `style: form` and `explode: true`, which are the defaults: `?chain=near`, whatever the parameter's name.
-      return parameter.in === 'query' && (parameter.style ?? 'form') === 'form' && parameter.explode !== false ? [parameter.schema] : []
-    })
+    schema: {
+      properties: Object.fromEntries(named.map(parameter => [String(parameter.name), parameter.schema ?? (parameter.content && { content: parameter.content })])),
+      allOf: parameters.flatMap(parameter => {
+        // What another document says, of which it is not known whether it is about the query string.
+        if (parameter.$ref !== undefined) return [parameter]
+        // `style: form` and `explode: true`, which are the defaults: `?chain=near`, whatever the parameter's name.
+        return parameter.in === 'query' && (parameter.style ?? 'form') === 'form' && parameter.explode !== false ? [parameter.schema] : []
+      })
+    },
+    jsonParameters: new Set(named.filter(({ content }) => isObject(content) && Object.keys(content).some(isJson)).map(({ name }) => String(name)))
   }
 }
 
@@ -154,13 +167,4 @@ function contentOf (requestBody: unknown): object {
 /** What of that is JSON, or may be. */
 function jsonOf (content: object): object {
   return { content: Object.fromEntries(Object.entries(content).filter(([mediaType]) => isJson(mediaType) || isInRange('application/json', mediaType))) }
-}
-
-function serverPath ({ url, variables = {} }: { url?: unknown, variables?: Record<string, { default?: unknown }> }, upstream: URL): string {
-  const filled = String(url ?? '/').replaceAll(/\{([^{}]+)\}/g, (_all, name: string) => String(variables[name]?.default ?? ''))
-  return URL.canParse(filled, upstream.href) ? basePath(new URL(filled, upstream).pathname) : ''
-}
-
-function basePath (path: string): string {
-  return path.replace(/\/+$/, '')
 }

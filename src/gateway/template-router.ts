@@ -6,6 +6,8 @@ import { type DefaultsPlan } from '../plan-defaults.js'
 export interface OperationPlan extends DefaultsPlan {
   /** The media types and ranges of its bodies; null where no document tells. */
   mediaTypes: readonly string[] | null
+  /** The parameters of its query string that are JSON. */
+  jsonParameters?: ReadonlySet<string>
 }
 
 /** An operation of a document, where it is, and what it takes of a session. */
@@ -22,46 +24,81 @@ interface Candidate {
   expressions: Map<number, RegExp>
 }
 
+/** Templates that differ only in what is around their parameters, the most literal first. */
+interface Shape {
+  method: HTTPMethod
+  /** The text of each segment; null for one with a parameter. */
+  literals: (string | null)[]
+  alike: Candidate[]
+  /** Those of which a path may be as well, for in another segment they are literal; found when they are asked for. */
+  rivals?: Shape[]
+}
+
 /** Whether the template has no parameter. */
 export function isLiteral ({ template }: Operation): boolean {
   return !template.split('/').some(isPattern)
 }
 
 /**
- * Finds operations by method and path, the literal before the template.
+ * Finds operations by method and path, the literal before the template; with them those that other servers would find, for their
+ * templates overlap, such as `/{kind}/me` and `/books/{id}`.
  *
  * The router cannot tell templates apart that differ only in what is around their parameters, such as `/jobs/{id}` and
  * `/jobs/{id}:cancel`: it has one route for them, and the one is chosen of which the most is literal.
  *
  * @param options `lenient` makes no difference of capital letters, of slashes in a row and of one at the end
+ * @returns a function whose result is the caller's, the likeliest first
  */
-export function createTemplateRouter (operations: readonly Operation[], { lenient = false } = {}): (method: string, path: string) => Operation | undefined {
+export function createTemplateRouter (operations: readonly Operation[], { lenient = false } = {}): (method: string, path: string) => Operation[] {
   const router = FindMyWay({
     maxParamLength: 1_000_000,
     // Those that it takes for unsafe have too many parts, each of which is tried once.
     allowUnsafeRegex: true,
     ...(lenient && { caseSensitive: false, ignoreTrailingSlash: true, ignoreDuplicateSlashes: true })
   })
-  const shapes = new Map<string, Candidate[]>()
+  const literalOf = (segment: string) => lenient ? decode(segment).toLowerCase() : decode(segment)
+  const shapes = new Map<string, Shape>()
   for (const operation of operations) {
     const segments = segmentsOf(operation.template, lenient)
     const expressions = new Map(segments.flatMap((segment, i) => isPattern(segment) ? [[i, new RegExp(`^${toExpression(segment, lenient)}$`)]] : []))
-    const shape = `${operation.method} ${segments.map(segment => isPattern(segment) ? '{}' : lenient ? decode(segment).toLowerCase() : decode(segment)).join('/')}`
-    shapes.set(shape, [...shapes.get(shape) ?? [], { operation, expressions }])
+    const literals = segments.map(segment => isPattern(segment) ? null : literalOf(segment))
+    const key = JSON.stringify([operation.method, literals])
+    const shape = shapes.get(key) ?? { method: operation.method, literals, alike: [] }
+    shape.alike.push({ operation, expressions })
+    shapes.set(key, shape)
   }
-  for (const alike of shapes.values()) {
+  const bySize = new Map<string, Shape[]>()
+  const sizeOf = ({ method, literals }: Shape) => `${method} ${literals.length}`
+  for (const shape of shapes.values()) {
+    const { alike } = shape
     alike.sort((a, b) => literalLength(b.operation) - literalLength(a.operation))
     const { method, template } = alike[0]!.operation
     const route = segmentsOf(template, lenient).map((segment, i) => isPattern(segment)
       ? `:p${i}(^(?:${[...new Set(alike.map(({ expressions }) => expressions.get(i)!.source.slice(1, -1)))].join('|')})$)`
       : decode(segment).replaceAll(':', '::'))
-    router.on(method, route.join('/'), () => {}, alike)
+    router.on(method, route.join('/'), () => {}, shape)
+    bySize.set(sizeOf(shape), [...bySize.get(sizeOf(shape)) ?? [], shape])
+  }
+
+  function rivalsOf (shape: Shape): Shape[] {
+    const { literals } = shape
+    shape.rivals ??= bySize.get(sizeOf(shape))!.filter(other =>
+      other.literals.every((literal, i) => literal === null || literals[i] === null || literal === literals[i]) &&
+      other.literals.some((literal, i) => literal !== null && literals[i] === null))
+    return shape.rivals
+  }
+
+  function firstIn ({ literals, alike }: Shape, segments: readonly string[]): Operation[] {
+    if (!literals.every((literal, i) => literal === null || literal === literalOf(segments[i]!))) return []
+    const found = alike.find(({ expressions }) => [...expressions].every(([i, expression]) => expression.test(decode(segments[i]!))))
+    return found ? [found.operation] : []
   }
 
   return (method, path) => {
-    const match = router.find(method as HTTPMethod, path)
-    const alike = match?.store as Candidate[] | undefined
-    return alike?.find(({ expressions }) => [...expressions].every(([i, expression]) => expression.test(match!.params[`p${i}`]!)))?.operation
+    const shape = router.find(method as HTTPMethod, path)?.store as Shape | undefined
+    if (!shape) return []
+    const segments = segmentsOf(path, lenient)
+    return [shape, ...rivalsOf(shape)].flatMap(shape => firstIn(shape, segments))
   }
 }
 
@@ -85,12 +122,12 @@ function toExpression (segment: string, lenient: boolean): string {
 }
 
 /**
- * Of several parameters of a segment each but the last ends where the text after it begins: nothing is tried twice. What a parameter
- * stands for may have line breaks.
+ * Of several parameters of a segment each but the last ends where the text after it first comes: that leaves the most to the others,
+ * and nothing is tried twice. What a parameter stands for may have line breaks.
  */
 function parameter (i: number, parts: readonly string[], lenient: boolean): string {
-  const next = decode(parts[i + 1]!).charAt(0)
-  return i === parts.length - 2 || next === '' ? '[^]+' : `[^${escape(lenient ? next.toLowerCase() : next, false)}${lenient && /[a-z]/i.test(next) ? next.toUpperCase() : ''}]+`
+  const next = escape(decode(parts[i + 1]!), lenient)
+  return i === parts.length - 2 || next === '' ? '[^]+' : `[^](?:(?!${next})[^])*`
 }
 
 function escape (text: string, lenient: boolean): string {

@@ -153,7 +153,7 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     for (const path of ['/transfers;a=1', '/Transfers;a=1;b/']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'with parameters of a segment, as servers of Java take it')
     for (const path of ['/transfers/special;a=1', '/transfers/SPECIAL', '/top/Quote', '/top/a%2Fb', '/top/a%2fb;c', '/jobs/1:CANCEL']) {
       const ambiguous = await exchange(port, { method: path.startsWith('/jobs') ? 'POST' : 'GET', path, headers: withSession })
-      const reason = 'could be for two operations that take different defaults, for servers differ over capital letters, %2F and semicolons; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
+      const reason = 'could be for two operations that take different defaults, for servers differ over capital letters, %2F, semicolons and templates that overlap; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
       t.strictSame([ambiguous.status, ambiguous.json().error], [400, { code: 'VALIDATION_ERROR', message: `The request is not valid: url ${reason}`, details: [{ field: 'url', reason }] }], path)
     }
     t.strictSame(await outcome('GET', '/transfers/7;a=1'), ['/transfers/7;a=1?privacyLevel=shielded', '', 'privacyLevel'])
@@ -255,11 +255,75 @@ t.test('paths begin where the document\'s servers say, or where the upstream doe
     [[{ url: '/a' }, { url: '/b' }], '', '/b/quote'],
     [[{ url: '/a' }], '', '/of/path/quote'],
     [[{ url: '/a' }], '', '/of/operation/quote'],
-    [[{ url: '/a' }], '', '/A/Quote']
+    [[{ url: '/a' }], '', '/A/Quote'],
+    [[{ url: 'https://api.example.com/{tenant}/v1', variables: { tenant: { default: 'demo' } } }], '', '/demo/v1/quote'],
+    [[{ url: 'https://api.example.com/{tenant}/v1', variables: { tenant: { default: 'demo' } } }], '', '/acme/v1/quote'],
+    [[{ url: '/{tenant}/{none}' }], '', '/acme/v2/quote'],
+    [[{ url: '{scheme}://{host}:{port}/{stage}-x', variables: { scheme: { default: 'http' }, host: { default: 'h' }, port: { default: 80, enum: [80] }, stage: { default: 'a', enum: ['b'] } } }], '', '/a-x/quote'],
+    [[{ url: '{scheme}://{host}/{stage}-x', variables: { scheme: { default: 'http' }, host: { default: 'h' }, stage: { default: 'a', enum: ['b'] } } }], '', '/b-x/quote'],
+    [[{ url: '/{version}/(x)', variables: { version: { enum: ['v1beta', 'v2beta'] } } }], '', '/v2beta/(x)/quote'],
+    [[{ url: '/{a}/{b}', variables: Object.fromEntries(['a', 'b'].map(name => [name, { default: 'x', enum: Array.from({ length: 11 }, (_, i) => `${name}${i}`) }])) }], '', '/a7/b10/quote']
   ]
   for (const [servers, base, path] of cases) {
     const { send } = await start(t, { base, openapi: writeDocument(t, { paths, ...(servers && { servers }) }) })
     t.strictSame((await send('GET', path)).url, `${base.replace(/\/$/, '')}${path}?chain=near`, `${JSON.stringify(servers)} ${base}`)
+  }
+})
+
+t.test('a variable of a server that has a list is none of what is not on it', async t => {
+  const { send } = await start(t, { openapi: writeDocument(t, { servers: [{ url: '/{version}', variables: { version: { default: 'v1', enum: ['v1', 'v2'] } } }], paths: { '/quote': { post: {} } } }) })
+  t.equal((await send('POST', '/v2/quote', '{}')).body, '{}')
+  t.not((await send('POST', '/v3/quote', '{}')).body, '{}')
+})
+
+t.test('servers of a document that was fetched are relative to where it was, or to the upstream', async t => {
+  const document = JSON.stringify({ openapi: '3.1.0', servers: [{ url: './' }], paths: { '/quote': { get: { parameters: [{ in: 'query', name: 'chain' }] } } } })
+  const { url } = await startUpstream(t, (_request, response) => { response.end(document) })
+  const { send } = await start(t, { openapi: `${url}/api/v3/openapi.json` })
+  for (const path of ['/api/v3/quote', '/quote']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+})
+
+t.test('what is beside a reference to a path counts, and extensions among the paths do not', async t => {
+  const chain = { in: 'query', name: 'chain' }
+  const { send } = await start(t, {
+    openapi: writeDocument(t, {
+      paths: { '/pi': { $ref: '#/components/pathItems/pi', parameters: [chain] }, 'x-limits': { get: { parameters: [chain] } } },
+      components: { pathItems: { pi: { parameters: [{ in: 'query', name: 'privacyLevel' }], get: {} } } }
+    })
+  })
+  t.equal((await send('GET', '/pi')).url, '/pi?chain=near&privacyLevel=shielded')
+})
+
+t.test('a parameter of the query string that is JSON gets JSON', async t => {
+  const content = { 'application/json': { schema: text } }
+  const { send } = await start(t, {
+    openapi: writeDocument(t, {
+      paths: {
+        '/json': { get: { parameters: [{ in: 'query', name: 'chain', content }, { in: 'query', name: 'privacyLevel', schema: text }] } },
+        '/text': { get: { parameters: [{ in: 'query', name: 'chain', content: { 'text/plain': {} } }] } }
+      }
+    })
+  })
+  t.equal((await send('GET', '/json')).url, '/json?chain=%22near%22&privacyLevel=shielded')
+  t.equal((await send('GET', '/text')).url, '/text?chain=near')
+})
+
+t.test('templates that overlap are refused where they take different defaults', async t => {
+  const { send, port, withSession } = await start(t, {
+    openapi: writeDocument(t, { paths: { '/{kind}/me': { get: { parameters: [{ in: 'query', name: 'chain' }] } }, '/books/{id}': { get: {} }, '/films/{id}': { get: { parameters: [{ in: 'query', name: 'chain' }] } } } })
+  })
+  t.match((await exchange(port, { path: '/books/me', headers: withSession })).json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: 'url' }] } })
+  t.equal((await send('GET', '/films/me')).url, '/films/me?chain=near')
+  t.equal((await send('GET', '/books/1')).url, '/books/1')
+})
+
+t.test('documents may begin as Visual Studio writes them, be YAML in braces, and use an alias often', async t => {
+  const path = (i: number) => `"/${i}": { get: { parameters: *all } }`
+  const often = `{ openapi: 3.1.0, common: { parameters: &all [ &one { in: query, name: chain }, *one ] }, paths: { ${Array.from({ length: 200 }, (_, i) => path(i)).join(', ')} } }`
+  const bom = `\ufeff${JSON.stringify({ openapi: '3.0.0', paths: { '/0': { get: { parameters: [{ in: 'query', name: 'chain' }] } } } })}`
+  for (const document of [often, bom]) {
+    const { send } = await start(t, { openapi: writeDocument(t, {}, document) })
+    t.equal((await send('GET', '/0')).url, '/0?chain=near')
   }
 })
 
@@ -303,9 +367,9 @@ t.test('defaults of a schema of the host\'s go under their mapped names, lists a
 
 t.test('at the start warnings name what no operation takes, and references that lead elsewhere', async t => {
   /** The warnings that concern the document: PostgreSQL may be slow, which is none of its business. */
-  const warnings = async (schema: object) => {
+  const warnings = async (schema: object, version = '3.1.0') => {
     const lines: string[] = []
-    const openapi = writeDocument(t, { paths: { '/x': { post: bodyOf(schema) } } })
+    const openapi = writeDocument(t, { openapi: version, paths: { '/x': { post: bodyOf(schema) } } })
     await start(t, { openapi }, { logLevel: 'warn', logStream: { write (line) { lines.push((JSON.parse(line) as { msg: string }).msg) } } })
     return lines.filter(line => line.includes('UPSTREAM_OPENAPI'))
   }
@@ -313,7 +377,9 @@ t.test('at the start warnings name what no operation takes, and references that 
     'The document of UPSTREAM_OPENAPI refers to what is not in it: other.yaml. Other documents are not read: bundle them into it. What refers to them takes all defaults but the secret ones.',
     'No operation of UPSTREAM_OPENAPI takes these session defaults: defaultViewingKey. Clients can put them into a session to no effect.'
   ])
-  t.strictSame(await warnings(takes('chain', 'privacyLevel', 'rpcProvider', 'backend', 'defaultViewingKey')), [])
+  const all = takes('chain', 'privacyLevel', 'rpcProvider', 'backend', 'defaultViewingKey')
+  for (const version of ['3.0', '3.0.4', '3.1.0']) t.strictSame(await warnings(all, version), [], version)
+  t.strictSame(await warnings(all, '3.2.0'), ['The document of UPSTREAM_OPENAPI is OpenAPI 3.2.0, of which what 3.1 does not have is not read, such as querystring parameters and additionalOperations.'])
 })
 
 t.test('what refers to other documents takes all defaults but the secret ones', async t => {

@@ -7,7 +7,7 @@ function operation (template: string): Operation {
 
 function findIn (templates: string[], options?: { lenient: boolean }) {
   const find = createTemplateRouter(templates.map(operation), options)
-  return (path: string) => find('GET', path)?.template
+  return (path: string) => find('GET', path).map(({ template }) => template).join(' or ')
 }
 
 t.test('the root is a path as any other', async t => {
@@ -23,14 +23,39 @@ t.test('templates that differ in what is around their parameters are told apart 
   t.equal(find('/1:x/2:y'), '/{a}:x/{b}:y')
   t.equal(find('/1:x/2'), '/{a}:x/{b}')
   t.equal(find('/1/2:y'), '/{a}/{b}:y')
-  t.equal(find('/1/2'), undefined)
+  t.equal(find('/1/2'), '')
 })
 
 t.test('a slash at the end makes no difference to a lenient router alone', async t => {
   for (const template of ['/a', '/a/']) {
     for (const path of ['/a', '/a/', '//a', '/A//']) {
       t.equal(findIn([template], { lenient: true })(path), template, path)
-      t.equal(findIn([template])(path), path === template ? template : undefined, path)
+      t.equal(findIn([template])(path), path === template ? template : '', path)
     }
   }
+})
+
+t.test('where templates overlap all are found that a path may be for', async t => {
+  const find = findIn(['/{kind}/me', '/books/{id}', '/{any}/{id}', '/a/{x}/c', '/a/b/{y}', '/{kind}/me/{part}'])
+  t.equal(find('/books/me'), '/books/{id} or /{kind}/me')
+  t.equal(find('/books/1'), '/books/{id}', 'not those that are literal in no other place')
+  t.equal(find('/x/me'), '/{kind}/me')
+  t.equal(find('/x/y'), '/{any}/{id}')
+  t.equal(find('/a/b/c'), '/a/b/{y} or /a/{x}/c')
+  t.equal(find('/a/b/d'), '/a/b/{y}')
+  t.equal(findIn(['/{kind}/me', '/Books/{id}'], { lenient: true })('/BOOKS//Me/'), '/Books/{id} or /{kind}/me')
+  t.equal(findIn(['/{kind}/me', '/b%20c/{id}.json'])('/b%20c/me.json'), '/b%20c/{id}.json')
+})
+
+t.test('a parameter may have what the text after it begins with, and takes time that grows with its length alone', async t => {
+  const find = findIn(['/compare/{base}...{head}', '/ohlc/{pair}-to-{quote}.csv', '/v/{a}v{b}'])
+  for (const path of ['/compare/v1.0...v1.1', '/compare/....a', '/compare/a...b...c']) t.equal(find(path), '/compare/{base}...{head}', path)
+  t.equal(find('/ohlc/wrapped-btc-to-usd-to-x.csv'), '/ohlc/{pair}-to-{quote}.csv')
+  t.equal(find('/v/vv2'), '/v/{a}v{b}')
+  for (const path of ['/compare/...a', '/compare/a...', '/ohlc/a-to-.csv', '/v/v2']) t.equal(find(path), '', path)
+  t.equal(findIn(['/v/{a}VS{b}'], { lenient: true })('/v/avsb'), '/v/{a}VS{b}')
+  const began = performance.now()
+  t.equal(find(`/compare/${'..'.repeat(100_000)}`.replace(/\.{3}/, 'x')), '/compare/{base}...{head}')
+  t.equal(find(`/ohlc/${'-to'.repeat(100_000)}`), '')
+  t.ok(performance.now() - began < 1000)
 })
