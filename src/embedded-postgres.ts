@@ -75,6 +75,7 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
   if (server.socketDir !== files.socketDir) removeUnusedSocketDir(files)
   let stopped: Promise<void> | undefined
   let owner = firstOwner
+  let takingBack = Promise.resolve()
   keepOwnership()
   return {
     connectionString: connectionString(server.socketDir),
@@ -87,6 +88,7 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
   }
 
   async function stop (): Promise<void> {
+    await takingBack
     await owner.end()
     await stopServer(server.pid, files.data, stopTimeoutMs)
     removeSocketDir(files.home, server.socketDir)
@@ -94,19 +96,22 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
 
   /** The crash of one of the server's processes ends all connections, and with this one the lock that keeps others off. */
   function keepOwnership (): void {
-    owner.once('end', () => { void takeBack() })
+    owner.once('end', () => {
+      if (!stopped) takingBack = takeBack()
+    })
   }
 
   async function takeBack (): Promise<void> {
-    while (!stopped) {
+    // Not of another server that somebody has started since on the same data.
+    const isOurs = () => readServer(files.data)?.pid === server.pid
+    while (!stopped && isOurs()) {
       const next = await connectOwner(server.socketDir, files.data)
-      const isTaken = next !== null && await takeOwnership(next, files.data).then(() => true, () => false)
-      if (isTaken) {
+      if (next && isOurs() && await takeOwnership(next, files.data).then(() => true, () => false)) {
         owner = next
-        if (stopped) await owner.end()
-        else keepOwnership()
+        keepOwnership()
         return
       }
+      await next?.end()
       await sleep(100, undefined, { ref: false })
     }
   }

@@ -13,7 +13,7 @@ import { standardOutput } from './standard-output.js'
 const drainTimeoutMs = 10_000
 
 /** How long a service that is being started may take to be once the process is told to end, in milliseconds. */
-const startGraceMs = 1_000
+const startGraceMs = 5_000
 
 let database: EmbeddedPostgres | undefined
 let service: FastifyInstance | undefined

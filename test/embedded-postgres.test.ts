@@ -4,6 +4,7 @@ import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, re
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { startEmbeddedPostgres } from '../src/embedded-postgres.js'
@@ -63,6 +64,18 @@ t.test('a crash within it leaves it to its owner', async t => {
   process.kill(before, 'SIGKILL')
   for (let pid = before as number | undefined; pid === undefined || pid === before;) pid = await ownerPid()
   await t.rejects(startEmbeddedPostgres({ dataDir, durable: false }), { name: 'EmbeddedPostgresError', message: /^Another process of sipher-sessions uses/ })
+})
+
+t.test('one that is started after another has ended by itself belongs to who started it', async t => {
+  const dataDir = createDir(t)
+  const pidFile = join(dataDir, 'postgres', 'postmaster.pid')
+  const first = await startEmbeddedPostgres({ dataDir, durable: false })
+  process.kill(Number(readFileSync(pidFile, 'utf8').split('\n')[0]), 'SIGINT')
+  while (existsSync(pidFile)) await sleep(1)
+  const second = await startEmbeddedPostgres({ dataDir, durable: false })
+  await sleep(500)
+  await second.stop()
+  await first.stop()
 })
 
 t.test('one of which a process stands still is stopped all the same', async t => {

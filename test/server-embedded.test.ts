@@ -57,6 +57,11 @@ t.test('without encryption keys one is made beside the embedded data, and kept',
   const read = await fetch(`${again}/v1/sessions/${sessionId}`, { headers })
   t.strictSame((await read.json() as { data: { defaults: object } }).data.defaults, defaults)
   t.equal(await stop(second.child), 0)
+
+  writeFileSync(file, '')
+  const third = run(t, { DATA_DIR: dataDir })
+  t.strictSame(await third.exit, [1, null])
+  t.match(third.output(), `The file ${file} is damaged: key 1 is missing. Restore it from a copy: without the key that was in it the secret values in the database cannot be read.\n`)
 })
 
 t.test('Ctrl-C arrives from the terminal and from npm, and still nothing is left behind', async t => {

@@ -64,7 +64,7 @@ t.test('one that waits for another\'s migration says so, and ends when it is tol
   const began = performance.now()
   child.kill('SIGTERM')
   t.strictSame(await exit, [0, null])
-  t.ok(performance.now() - began < 5_000)
+  t.ok(performance.now() - began < 10_000)
 })
 
 t.test('what a newcomer gets wrong is told in a sentence', async t => {
