@@ -49,10 +49,11 @@ function describeRequest ({ method, url, routeOptions }: FastifyRequest) {
   return { method, path: pattern === undefined || pattern.includes('*') ? scrub(decodeWhole(url.split('?', 1)[0]!)) : pattern }
 }
 
-/** What a path stands for, though a part of it be encoded wrongly, or all of it more than once. */
+/** What a path stands for, though a part of it be encoded wrongly, or all of it more than once; not however often, which takes its time. */
 function decodeWhole (path: string): string {
-  const decoded = path.replaceAll(/(?:%[0-9a-f]{2})+/gi, decode)
-  return decoded === path ? path : decodeWhole(decoded)
+  let decoded = path
+  for (let times = 0; times < 3; times++) decoded = decoded.replaceAll(/(?:%[0-9a-f]{2})+/gi, decode)
+  return decoded
 }
 
 /** One line for each request, once it is answered. */

@@ -232,12 +232,13 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
 /** @param limitMs how long Fastify waits, 0 for ever: what it says then is that somebody forgot to resolve a promise */
 async function inTimeToStart (migrated: Promise<void>, limitMs: number): Promise<void> {
   if (limitMs === 0) return migrated
+  const earlierMs = Math.floor(limitMs * 0.9)
   let timer: NodeJS.Timeout
   const tooLong = new Promise<void>((_resolve, reject) => {
     timer = setTimeout(() => {
-      reject(new SchemaVersionError(`The database is not migrated after ${limitMs * 0.9} ms, and Fastify waits for ${limitMs} ms (pluginTimeout): the migration takes long, or waits for another instance's. ` +
+      reject(new SchemaVersionError(`The database is not migrated after ${earlierMs} ms, and Fastify waits for ${limitMs} ms (pluginTimeout): the migration takes long, or waits for another instance's. ` +
         'Give Fastify more time, or migrate before the start: npx sipher-sessions migrate'))
-    }, limitMs * 0.9)
+    }, earlierMs)
   })
   await Promise.race([migrated, tooLong]).finally(() => { clearTimeout(timer) })
 }

@@ -130,9 +130,9 @@ const heirs = new WeakMap<object, ReadonlyMap<unknown, readonly unknown[]>>()
 function heirsOf (schema: unknown, document: object): readonly unknown[] {
   let known = heirs.get(document)
   if (!known) {
-    const { schemas = {} } = (document as { components?: { schemas?: object } }).components ?? {}
+    const { components } = document as { components?: unknown }
     const byBase = new Map<unknown, unknown[]>()
-    for (const heir of Object.values(schemas) as unknown[]) {
+    for (const heir of isObject(components) && isObject(components.schemas) ? Object.values(components.schemas) : []) {
       for (const part of isObject(heir) && Array.isArray(heir.allOf) ? heir.allOf as unknown[] : []) {
         if (!isObject(part) || typeof part.$ref !== 'string') continue
         const { schema: base } = resolveReference(part.$ref, { root: document, document }, () => undefined)

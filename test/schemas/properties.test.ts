@@ -97,7 +97,7 @@ t.test('a discriminator means all schemas that are made of its own', async t => 
   t.ok(has(components.schemas.Base, 'amount'))
   t.notOk(has(components.schemas.Base, 'other'))
   t.notOk(has(components.schemas.Plain, 'other'))
-  for (const elsewhere of [{}, { components: {} }]) t.notOk(hasPath(components.schemas.Base, ['chain'], () => undefined, elsewhere), 'in the document')
+  for (const elsewhere of [{}, { components: null }, { components: { schemas: null } }]) t.notOk(hasPath(components.schemas.Base, ['chain'], () => undefined, elsewhere), 'in the document')
 })
 
 t.test('a reference within the document that leads nowhere is told of', async t => {
