@@ -27,15 +27,12 @@ const starting = start()
 async function end (exitCode: number): Promise<void> {
   if (ending) return
   ending = true
-  if (!await hasStarted()) {
-    await database?.stop().catch(console.error)
-    process.exit(exitCode)
-  }
+  const isStarted = await hasStarted()
   const report = (error: unknown) => {
     exitCode = 1
     console.error(error)
   }
-  await withTimeout(service?.drain().then(() => service!.close())).catch(report)
+  if (isStarted) await withTimeout(service?.drain().then(() => service!.close())).catch(report)
   await database?.stop().catch(report)
   process.exit(exitCode)
 }
