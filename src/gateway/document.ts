@@ -37,7 +37,7 @@ export async function readDocument (source: string): Promise<OpenApiDocument> {
   return document as OpenApiDocument
 }
 
-/** How many times over aliases may be read: what takes more is made to take more than there is. */
+/** How often an alias may be read, with those within it; a document that takes more is made to exhaust the process. */
 const maxAliasCount = 100_000
 
 function parseText (text: string): unknown {

@@ -1,4 +1,5 @@
 import { isObject } from './document.js'
+import { escape } from './template-router.js'
 
 /** What the paths of a document begin with: matches up to the slash that begins them. */
 export type Prefix = RegExp
@@ -26,12 +27,12 @@ export function serverPrefixes (servers: readonly object[], bases: readonly URL[
       }
     }
   }
-  return [...known, ...open, ...bases.slice(-1).map(({ pathname }) => basePath(pathname))].map(path =>
-    new RegExp(`^${path.split(anything).map(escape).join('[^/]+')}(?=/)`))
+  const paths = new Set([...known, ...open, basePath(bases.at(-1)!.pathname)])
+  return Array.from(paths, path => new RegExp(`^${path.split(anything).map(text => escape(text)).join('[^/]+')}(?=/)`))
 }
 
 /** A path without the slashes at its end. */
-export function basePath (path: string): string {
+function basePath (path: string): string {
   return path.replace(/\/+$/, '')
 }
 
@@ -64,8 +65,4 @@ function urlsOf (server: { url?: unknown, variables?: unknown }): string[] {
     ...combinations.map(combination => fill(name => combination[name]!)),
     ...isOpen ? [fill(name => inPath.includes(`{${name}}`) ? anything : standard![name]!)] : []
   ]
-}
-
-function escape (text: string): string {
-  return text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
 }

@@ -130,7 +130,8 @@ function parameter (i: number, parts: readonly string[], lenient: boolean): stri
   return i === parts.length - 2 || next === '' ? '[^]+' : `[^](?:(?!${next})[^])*`
 }
 
-function escape (text: string, lenient: boolean): string {
+/** Text as a regular expression has it, in either case where it is lenient. */
+export function escape (text: string, lenient = false): string {
   const escaped = text.replaceAll(/[.*+?^${}()|[\]\\-]/g, '\\$&')
   return lenient ? escaped.replaceAll(/[a-z]/gi, letter => `[${letter.toLowerCase()}${letter.toUpperCase()}]`) : escaped
 }
