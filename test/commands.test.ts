@@ -55,9 +55,14 @@ t.test('--json prints nothing but JSON, with the key', async t => {
   t.strictSame(created, {
     id: created.id, displayPrefix: created.key.slice(0, 11), tier: 'enterprise', name: 'a 🤖', metadata: { team: 'payments' }, status: 'active', createdAt: created.createdAt, expiresAt: Date.parse('2189-12-31T23:00:00Z'), key: created.key
   })
-  const { expiresAt } = await json('create', '--tier', 'free', '--name', 'x', '--expires-in', '90d')
-  t.ok(Math.abs(expiresAt - Date.now() - 90 * 86_400_000) < 60_000)
-  t.strictSame(await json('list'), { keys: [await json('show', created.id), { ...(await json('list')).keys[1], tier: 'free' }] })
+  for (const [duration, seconds] of [['90d', 90 * 86_400], ['36h', 36 * 3600], ['90m', 5400], ['300s', 300]] as const) {
+    const { expiresAt } = await json('create', '--tier', 'free', '--name', 'x', '--expires-in', duration)
+    t.ok(Math.abs(expiresAt - Date.now() - seconds * 1000) < 60_000, duration)
+  }
+  t.equal((await json('update', created.id, '--expires-at', '2190-01-01')).expiresAt, Date.parse('2190-01-01T00:00:00Z'))
+  const { keys } = await json('list')
+  t.strictSame(keys[0], await json('show', created.id))
+  t.match(keys.slice(1), Array<object>(4).fill({ tier: 'free' }))
   t.ok(await accepts(created.key))
 })
 
@@ -152,6 +157,7 @@ t.test('a wrong command line is a sentence on standard error, exit code 2, and n
     [['keys', 'create', '--tier', 'pro', '--name', ''], '--name takes 1 to 100 characters, none of them a control character.'],
     [[...create, '--expires-at', 'tomorrow'], '--expires-at takes a time such as 2030-12-31T23:59:59Z, not "tomorrow".'],
     [[...create, '--expires-at', '2030-02-30'], '--expires-at takes a time such as 2030-12-31T23:59:59Z, not "2030-02-30".'],
+    [[...create, '--expires-at', '2030-01-01T00:00'], '--expires-at takes a time such as 2030-12-31T23:59:59Z, not "2030-01-01T00:00".'],
     [[...create, '--expires-at', '2030-13-01'], '--expires-at takes a time such as 2030-12-31T23:59:59Z, not "2030-13-01".'],
     [[...create, '--expires-in', '90'], '--expires-in takes a duration such as 90s, 15m, 1h or 90d, not "90".'],
     [[...create, '--expires-in', '999999999d'], 'A key expires between 1970 and the end of the year 9999.'],
@@ -186,9 +192,11 @@ t.test('each level has its help', async t => {
   t.strictSame(await command({}, '--version'), { code: 0, out: `${version}\n`, err: '' })
 })
 
-t.test('behind a pooler a command asks for no limit of its connection', async t => {
-  const { code, err } = await command({ DATABASE_URL: await createDatabase(t), DATABASE_POOLER: 'transaction' }, 'keys', 'list')
-  t.strictSame({ code, err }, { code: 0, err: '' })
+t.test('a command has a limit of its connection, which behind a pooler it does not ask for', async t => {
+  const DATABASE_URL = await createDatabase(t)
+  const limit = (environment: NodeJS.ProcessEnv) => withDatabase(environment, async pool => (await pool.query('show statement_timeout')).rows)
+  t.strictSame(await limit({ DATABASE_URL }), [{ statement_timeout: '30s' }])
+  t.strictSame(await limit({ DATABASE_URL, DATABASE_POOLER: 'transaction' }), [{ statement_timeout: '0' }])
 })
 
 t.test('migrate brings the database of DATABASE_URL up to date', async t => {

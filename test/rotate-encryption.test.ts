@@ -191,6 +191,21 @@ t.test('the command says how far it is and how it ended', async t => {
   t.match(stderr, /^(?:The secret "defaultViewingKey" of the session sess_[0-9a-f]{12}… is no ciphertext.*\n){10}… and 2 more\.\n$/)
 })
 
+t.test('the command has failed while others are changing sessions all the time', async t => {
+  const connectionString = await createDatabase(t)
+  const pool = createPool(t, connectionString)
+  const [sessionId] = await insertSessions(pool, 'ann', 2)
+  const locker = await pool.connect()
+  await locker.query('begin')
+  await locker.query('select 1 from sipher_sessions.sessions where id = decode($1, \'hex\') for update', [sessionId!.slice(5)])
+  t.strictSame(runCommand({ DATABASE_URL: connectionString, SESSION_ENCRYPTION_KEYS: `${current},${old}` }), {
+    status: 1,
+    stdout: '1 sessions encrypted anew. 0 could not be read, 1 were being changed all the time; run it again when that is mended.\n',
+    stderr: ''
+  })
+  locker.release(true)
+})
+
 t.test('what is wrong with the command\'s arguments and environment is told in a sentence', async t => {
   const connectionString = await createDatabase(t)
   const environment = { DATABASE_URL: connectionString, SESSION_ENCRYPTION_KEYS: current }

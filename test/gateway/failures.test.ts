@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { request, type IncomingMessage, type ServerResponse } from 'node:http'
-import { connect } from 'node:net'
+import { connect, createServer, type AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { createDatabase, createKey, createPool, failure, unknownSessionId } from '../helpers.js'
@@ -42,6 +42,17 @@ t.test('an upstream that is down or hangs up is a 502, one that is slow a 504', 
   await new Promise(resolve => server.close(resolve))
   t.strictSame(await answerOf('GET', '/'), unavailable)
   t.strictSame(await answerOf('POST', '/', '{"a":1}'), unavailable)
+})
+
+t.test('an upstream to which no connection is made in time is a 504', async t => {
+  const silent = createServer(() => {})
+  silent.listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  t.teardown(() => { silent.close() })
+  // It accepts, and has nothing to say about certificates.
+  const { port, headers } = await startGateway(t, { url: `https://127.0.0.1:${(silent.address() as AddressInfo).port}`, timeoutMs: 300 })
+  const response = await exchange(port, { headers })
+  t.strictSame({ status: response.status, body: response.json() }, timedOut)
 })
 
 t.test('a client that goes away cancels its request upstream, before the answer and during it', async t => {

@@ -235,6 +235,12 @@ t.test('the upstream\'s answers pass through as they are', async t => {
   t.equal((await exchange(port, { path: '/claims' })).headers['ratelimit-limit'], '5', 'where the gateway counts nothing, the upstream\'s stands')
 })
 
+t.test('an upstream with a path sends clients where it says', async t => {
+  const { url } = await startUpstream(t, (_request, response) => { response.writeHead(302, { location: '/api/elsewhere' }).end() })
+  const { port, headers } = await startGateway(t, { url: `${url}/api` })
+  t.equal((await exchange(port, { path: '/old', headers })).headers.location, '/api/elsewhere')
+})
+
 t.test('HEAD has the headers of GET, and a GET with a body keeps it', async t => {
   const { url, received } = await startUpstream(t, (request, response) => {
     if (request.method === 'HEAD') response.setHeader('content-length', 5).end()

@@ -78,6 +78,9 @@ t.test('the upstream\'s document says which operation takes which, in body and q
       '/a:b%20c/100%': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
       '/form': { post: bodyOf(takes('chain'), 'application/x-www-form-urlencoded') },
       '/any': { post: bodyOf(takes('chain'), '*/*') },
+      '/range': { post: bodyOf(takes('chain'), 'application/*') },
+      '/of/{chain}': { get: { parameters: [{ in: 'path', name: 'chain', schema: text }, { in: 'cookie', name: 'privacyLevel', schema: text }, { in: 'path', name: 'o', schema: takes('rpcProvider', 'chain') }] } },
+      '/two/parts': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
       '/text': { post: { requestBody: { content: { 'Text/JSON': { schema: takes('chain') }, 'text/*; charset=utf-8': {}, 'application/octet-stream': {} } } } },
       '/none': { post: {} },
       '/untold': { post: { requestBody: { description: 'x' } } },
@@ -142,6 +145,9 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('GET', '/same/1'), ['/same/1?chain=near', '', 'chain'])
     t.strictSame(await outcome('POST', '/form', '{}'), ['/form', '{}', undefined], 'described, but not as JSON')
     t.strictSame(await outcome('POST', '/any', '{}'), ['/any', '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('POST', '/range', '{}'), ['/range', '{"chain":"near"}', 'chain'])
+    t.strictSame(await outcome('GET', '/of/sui'), ['/of/sui', '', undefined], 'parameters elsewhere than in the query string')
+    t.strictSame(await outcome('GET', '/two;a=1/parts;b=2;c'), ['/two;a=1/parts;b=2;c?chain=near', '', 'chain'])
     t.strictSame(await outcome('POST', '/text', '{}', { 'content-type': 'text/json; charset=utf-8' }), ['/text', '{"chain":"near"}', 'chain'])
     for (const [path, type] of [['/text', 'text/plain'], ['/text', 'Application/Octet-Stream; a=1'], ['/any', 'image/png']] as const) t.strictSame(await outcome('POST', path, '{}', { 'content-type': type }), [path, '{}', undefined], 'not JSON, and documented')
     for (const path of ['/none', '/untold']) t.strictSame(await outcome('POST', path, '{}'), [path, '{}', undefined], 'described as taking nothing')
@@ -253,6 +259,7 @@ t.test('paths begin where the document\'s servers say, or where the upstream doe
     [[{ url: 'https://{host}/{version}', variables: { version: { default: 'v3' }, host: { default: 'h' } } }], '', '/v3/quote'],
     [[{ url: 'https://{none}:x/' }, {}], '', '/quote'],
     [[{ url: '/a' }, { url: '/b' }], '', '/b/quote'],
+    [[{ url: '/' }, { url: '/v2' }], '', '/v2/quote'],
     [[{ url: '/a' }], '', '/of/path/quote'],
     [[{ url: '/a' }], '', '/of/operation/quote'],
     [[{ url: '/a' }], '', '/A/Quote'],
@@ -266,7 +273,7 @@ t.test('paths begin where the document\'s servers say, or where the upstream doe
   ]
   for (const [servers, base, path] of cases) {
     const { send } = await start(t, { base, openapi: writeDocument(t, { paths, ...(servers && { servers }) }) })
-    t.strictSame((await send('GET', path)).url, `${base.replace(/\/$/, '')}${path}?chain=near`, `${JSON.stringify(servers)} ${base}`)
+    for (const method of ['GET', 'HEAD']) t.strictSame((await send(method, path)).url, `${base.replace(/\/$/, '')}${path}?chain=near`, `${method} ${JSON.stringify(servers)} ${base}`)
   }
 })
 

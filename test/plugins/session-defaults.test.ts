@@ -355,6 +355,7 @@ t.test('a host maps defaults to other names, to nested properties and to the ite
     t.strictSame(await post('/any', { options }), { status: 200, applied: undefined, body: { options } }, `${JSON.stringify(options)} in place of an object is what the caller meant`)
   }
   t.strictSame(await post('/free', { transfers: [{ n: 1 }, 2] }), { status: 200, applied: 'chain, privacyLevel', body: { transfers: [{ n: 1, network: 'near' }, 2], network: 'near', options: { privacy: 'shielded' } } })
+  t.strictSame(await post('/free', {}), { status: 200, applied: 'chain, privacyLevel', body: { network: 'near', options: { privacy: 'shielded' } } }, 'no list is invented')
   t.strictSame(await post('/narrowed'), { status: 200, applied: 'privacyLevel', body: { options: { privacy: 'shielded' } } })
   t.strictSame(await post('/own-name', {}), { status: 200, applied: undefined, body: {} }, 'what is mapped goes nowhere else')
   t.strictSame((await post('/v1/resolve', { transfers: [{}] })).body.data, {
@@ -483,6 +484,14 @@ t.test('a route whose schemas cannot be read takes all values, or those that it 
   for (const url of ['/lost', '/merged', '/patched', '/own']) t.strictSame(await send({ method: 'POST', url, payload: {} }), { status: 200, applied, body: { chain: 'near', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } }, url)
   for (const url of ['/anything', '/noted']) t.strictSame(await send({ method: 'POST', url, payload: {} }), { status: 200, applied: undefined, body: {} }, url)
   t.strictSame(await send({ method: 'POST', url: '/jtd', payload: {} }), { status: 200, applied: 'chain', body: { chain: 'near' } })
+})
+
+t.test('what a lost reference may be is taken where it would be, and nothing else', async t => {
+  const { send } = await startHost(t, host => {
+    const body = { properties: { chain: { type: 'string' }, options: { $ref: 'elsewhere#' } } }
+    host.post('/partly', { validatorCompiler: () => () => true, schema: { body } }, async request => request.body)
+  }, { mapping: { privacyLevel: 'options.privacy' } })
+  t.strictSame(await send({ method: 'POST', url: '/partly', payload: {} }), { status: 200, applied: 'chain, privacyLevel', body: { chain: 'near', options: { privacy: 'shielded' } } })
 })
 
 t.test('a module of schemas takes the values that the one of them has', async t => {
