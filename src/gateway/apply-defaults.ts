@@ -45,7 +45,7 @@ function essenceOf (mediaType: string): string {
  */
 export function applyUpstream (planOf: (request: FastifyRequest) => OperationPlan, bodyLimit: number): ApplySessionDefaults {
   return async (request, valuesBefore, readAgain) => {
-    const { query: queryPlan, body: bodyPlan, undescribed, mediaTypes, jsonParameters } = planOf(request)
+    const { query: queryPlan, body: bodyPlan, undescribed, mediaTypes, jsonParameters, bracketed } = planOf(request)
     const wantedOf = (values: SessionDefaultValues) => unparsedMethods.includes(request.method) ? [] : bodyPlan.filter(({ name }) => Object.hasOwn(values, name))
     const changed: ChangedRequest = {}
     let values = valuesBefore
@@ -54,7 +54,7 @@ export function applyUpstream (planOf: (request: FastifyRequest) => OperationPla
     const readsLong = bodyIsOnItsWay(request)
     const text = wantedOf(values).length > 0 ? await readText(request, bodyLimit, mediaTypes) : null
     if (readsLong && text !== null) values = await readAgain()
-    const query = fillQuery(request.raw.url!.split('?').slice(1).join('?'), values, queryPlan, jsonParameters)
+    const query = fillQuery(request.raw.url!.split('?').slice(1).join('?'), values, queryPlan, jsonParameters, bracketed)
     if (query.filled.length > 0) changed.query = query.query
 
     const wanted = wantedOf(values)

@@ -9,7 +9,7 @@ export class UpstreamDocumentError extends Error {
 
 export interface OpenApiDocument extends Record<string, unknown> {
   paths?: Record<string, unknown>
-  servers?: { url?: unknown, variables?: Record<string, { default?: unknown }> }[]
+  servers?: unknown
 }
 
 const fetchTimeoutMs = 10_000

@@ -1,25 +1,46 @@
+import { validationError } from '../errors.js'
 import { fillDefaults, type Placement } from '../fill-defaults.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 
 /**
  * Appends the defaults that a query string leaves out, and leaves what it has as it is. A list is repeated; an object
- * goes as JSON.
+ * goes as JSON. What some servers read as a parameter that would be filled in, and others do not, is refused.
  *
  * @param query what follows the question mark, as it was sent
  * @param jsonParameters those that go as JSON whatever they are
+ * @param bracketed those whose properties go by names of their own, such as `options[fast]`
+ * @throws VALIDATION_ERROR
  */
-export function fillQuery (query: string, values: SessionDefaultValues, placements: readonly Placement[], jsonParameters: ReadonlySet<string> = new Set()): { query: string, filled: Placement[] } {
+export function fillQuery (query: string, values: SessionDefaultValues, placements: readonly Placement[], jsonParameters: ReadonlySet<string> = new Set(), bracketed: ReadonlySet<string> = new Set()): { query: string, filled: Placement[] } {
   const target = Object.create(null) as Record<string, unknown>
-  for (const name of new URLSearchParams(query).keys()) {
-    target[name] = true
-    // `chain[]=near` and `chain[0]=near` are ways to send `chain`.
-    target[name.replace(/\[.*$/s, '')] = true
+  // With its question mark: of what is given without one a second one would be taken for it.
+  const sent = new Set(new URLSearchParams(`?${query}`).keys())
+  const unclear = new Map<string, string>()
+  for (const name of sent) {
+    const [, base, property] = /^([^[]*)\[(.*)\]$/s.exec(name) ?? []
+    if (base !== undefined && bracketed.has(base)) target[base] = Object.assign(target[base] ?? Object.create(null) as object, { [property!]: true })
+    else target[name] = true
+    unclear.set(baseOf(name), name)
   }
-  const sent = new Set(Object.keys(target))
   const filled = fillDefaults(target, values, placements)
-  const added = Object.entries(target).filter(([name]) => !sent.has(name)).flatMap(([name, value]) => {
+  for (const { path: [base] } of filled) {
+    const name = bracketed.has(String(base)) ? undefined : unclear.get(String(base))
+    if (name !== undefined) throw validationError('request', [{ field: name.slice(0, 100), reason: `is ${String(base)} to some servers and not to others; send it as ${String(base)}, or send no X-Session-Id` }])
+  }
+  const added = Object.entries(target).flatMap(([name, value]) => namesOf(name, value, bracketed)).filter(([name]) => !sent.has(name)).flatMap(([name, value]) => {
     const isJson = jsonParameters.has(name)
     return (isJson ? [value] : [value].flat()).map(item => `${encodeURIComponent(name)}=${encodeURIComponent(isJson || typeof item === 'object' ? JSON.stringify(item) : String(item))}`)
   })
   return { query: [...(query === '' ? [] : [query]), ...added].join('&'), filled }
+}
+
+/** `chain[]=near` and `chain[0]=near` are ways to send `chain`. */
+function baseOf (name: string): string {
+  return name.replace(/\[.*$/s, '')
+}
+
+/** By which names a value goes: of an object whose properties go by their own, by those. */
+function namesOf (name: string, value: unknown, bracketed: ReadonlySet<string>): [name: string, value: unknown][] {
+  if (!bracketed.has(name) || typeof value !== 'object' || value === null) return [[name, value]]
+  return Object.entries(value).map(([property, item]) => [`${name}[${property}]`, item])
 }

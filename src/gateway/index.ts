@@ -85,7 +85,8 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     } catch (error) {
       throw unusable(source, 'cannot be used', error)
     }
-    const { unread, foreign } = found
+    const { unread, foreign, unreachable } = found
+    if (unreachable.length > 0) fastify.log.warn({ paths: unreachable }, `Paths of UPSTREAM_OPENAPI have a query string or a fragment: ${unreachable.join(', ')}. No request is for these: requests for what stands before are taken for undocumented, unless the document has that as well.`)
     if (foreign.length > 0) fastify.log.warn({ references: foreign }, `The document of UPSTREAM_OPENAPI refers to what is not in it: ${foreign.join(', ')}. Other documents are not read: bundle them into it. What refers to them takes all defaults but the secret ones.`)
     if (!/^3\.[01](\.|$)/.test(String(document.openapi))) fastify.log.warn(`The document of UPSTREAM_OPENAPI is OpenAPI ${String(document.openapi)}, of which what 3.1 does not have is not read, such as querystring parameters and additionalOperations.`)
     if (unread.length > 0) fastify.log.warn({ defaults: unread.join(', ') }, `No operation of UPSTREAM_OPENAPI takes these session defaults: ${unread.join(', ')}. Clients can put them into a session to no effect.`)

@@ -5,7 +5,7 @@ import { resolveReference } from '../schemas/properties.js'
 import { isInRange, isJson } from './apply-defaults.js'
 import { isObject, type OpenApiDocument } from './document.js'
 import { serverPrefixes, type Prefix } from './servers.js'
-import { createTemplateRouter, isLiteral, type Operation, type OperationPlan } from './template-router.js'
+import { canonical, createTemplateRouter, isLiteral, type Operation, type OperationPlan } from './template-router.js'
 
 const methods = ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'PATCH', 'DELETE', 'TRACE'] as const
 
@@ -21,6 +21,8 @@ export interface Operations {
   unread: string[]
   /** References into other documents, which are not read. */
   foreign: string[]
+  /** Paths of the document that no request's is. */
+  unreachable: string[]
 }
 
 /**
@@ -35,12 +37,16 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
   const all: Operation[] = []
   const unread = new Set(placements.map(({ name }) => name))
   const foreign = new Set<string>()
-  const servers: object[] = [...document.servers ?? []]
+  const unreachable: string[] = []
+  const servers: object[] = serversIn(document.servers, 'servers')
   const resolve = (value: unknown): unknown => followReferences(value, document, foreign)
 
   for (const [template, own] of Object.entries(document.paths ?? {})) {
     const referred = resolve(own)
     if (!isObject(own) || !isObject(referred) || template.startsWith('x-')) continue
+    if (!template.startsWith('/')) throw new Error(`its path ${JSON.stringify(template)} does not begin with a slash`)
+    const reachable = templatesOf(template)
+    if (reachable.length === 0) unreachable.push(template)
     // What stands beside a reference counts as well.
     const item = { ...referred, ...own }
     for (const method of methods) {
@@ -53,12 +59,13 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
       const plan = {
         ...planDefaults(placements, jsonOf(content), query.schema, () => undefined, { root: document, untold }),
         jsonParameters: query.jsonParameters,
+        bracketed: query.bracketed,
         mediaTypes: isObject(body) && body.$ref !== undefined ? null : Object.keys(content)
       }
       for (const id of plan.lost) foreign.add(id)
-      for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
-      all.push({ method, template, plan })
-      servers.push(...[referred.servers, own.servers, operation.servers].flatMap(list => Array.isArray(list) ? list.filter(isObject) : []))
+      if (reachable.length > 0) for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
+      all.push(...reachable.map(template => ({ method, template, plan })))
+      servers.push(...[referred.servers, own.servers, operation.servers].flatMap(list => serversIn(list, `the servers of ${method} ${template}`)))
     }
   }
 
@@ -71,12 +78,14 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
   const lenient = createTemplateRouter(all, { lenient: true })
 
   function lookUp (find: typeof exact, prefixes: readonly Prefix[], method: string, path: string): Operation[] {
+    const segments = path.split('/')
     for (const prefix of prefixes) {
-      const match = prefix.exec(path)
+      const match = prefix.exec(canonical(path))
       if (!match) continue
-      const rest = path.slice(match[0].length)
+      const rest = ['', ...segments.slice(match[0].split('/').length)].join('/')
       const found = find(method, rest)
-      if (found.length === 0 && method === 'HEAD') found.push(...find('GET', rest))
+      // Where servers have none for HEAD they answer it by the one for GET.
+      if (method === 'HEAD') found.push(...find('GET', rest).filter(({ template }) => found.every(own => own.template !== template)))
       if (found.length > 0) return found
     }
     return []
@@ -85,8 +94,8 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
   /** What servers take the path for, the likeliest first. */
   function candidates (method: string, path: string): OperationPlan[] {
     const found = lookUp(exact, prefixes, method, path)
-    const isCertain = found[0] !== undefined && literal.has(found[0])
-    return (isCertain ? found.slice(0, 1) : [...found, ...lookUp(lenient, lenientPrefixes, method, path)]).map(({ plan }) => plan)
+    const isCertain = found.length === 1 && literal.has(found[0]!)
+    return (isCertain ? found : [...found, ...lookUp(lenient, lenientPrefixes, method, path.replaceAll(/\/+/g, '/'))]).map(({ plan }) => plan)
   }
 
   return {
@@ -101,8 +110,25 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
       return plan
     },
     unread: [...unread],
-    foreign: [...foreign]
+    foreign: [...foreign],
+    unreachable
   }
+}
+
+/** The servers of a list, where there is one. */
+function serversIn (list: unknown, where: string): object[] {
+  if (list !== undefined && !Array.isArray(list)) throw new Error(`${where} must be a list, such as [{ url: /v1 }]`)
+  return (list as unknown[] | undefined ?? []).filter(isObject)
+}
+
+/**
+ * What a path of the document stands for: with and without its last segment where that is optional, as Fastify's documents have it
+ * (`/files/{id}?`). None where it has a query string or a fragment, which are no part of a path.
+ */
+function templatesOf (path: string): string[] {
+  const [, before, optional] = /^(.*)(\/\{[^{}/]+\})\?$/s.exec(path) ?? []
+  const templates = before === undefined ? [path] : [before + optional!, before === '' ? '/' : before]
+  return templates.filter(template => !/[?#]/.test(template.replaceAll(/\{[^{}]*\}/g, '')))
 }
 
 /**
@@ -138,9 +164,9 @@ function followReferences (value: unknown, document: OpenApiDocument, foreign: S
 /**
  * The query parameters as the properties of an object; of one that is an object in its usual form, its own properties.
  *
- * @returns also the names of those that are JSON
+ * @returns also the names of those that are JSON, and of those whose properties are in brackets
  */
-function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): { schema: object, jsonParameters: ReadonlySet<string> } {
+function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): { schema: object, jsonParameters: ReadonlySet<string>, bracketed: ReadonlySet<string> } {
   const parameters = lists.flatMap(list => Array.isArray(list) ? list.map(resolve).filter(isObject) : [])
   const named = parameters.filter(parameter => parameter.in === 'query')
   return {
@@ -153,7 +179,8 @@ function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): {
         return parameter.in === 'query' && (parameter.style ?? 'form') === 'form' && parameter.explode !== false ? [parameter.schema] : []
       })
     },
-    jsonParameters: new Set(named.filter(({ content }) => isObject(content) && Object.keys(content).some(isJson)).map(({ name }) => String(name)))
+    jsonParameters: new Set(named.filter(({ content }) => isObject(content) && Object.keys(content).some(isJson)).map(({ name }) => String(name))),
+    bracketed: new Set(named.filter(({ style }) => style === 'deepObject').map(({ name }) => String(name)))
   }
 }
 

@@ -1,5 +1,5 @@
 import { isObject } from './document.js'
-import { escape } from './template-router.js'
+import { canonical, escape } from './template-router.js'
 
 /** What the paths of a document begin with: matches up to the slash that begins them. */
 export type Prefix = RegExp
@@ -28,7 +28,7 @@ export function serverPrefixes (servers: readonly object[], bases: readonly URL[
     }
   }
   const paths = new Set([...known, ...open, basePath(bases.at(-1)!.pathname)])
-  return Array.from(paths, path => new RegExp(`^${path.split(anything).map(text => escape(text)).join('[^/]+')}(?=/)`))
+  return Array.from(paths, path => new RegExp(`^${canonical(path).split(anything).map(text => escape(text)).join('[^/]+')}(?=/)`))
 }
 
 /** A path without the slashes at its end. */

@@ -1,6 +1,9 @@
 import { type FastifyRequest } from 'fastify'
 import { validationError } from '../errors.js'
 
+/** By which some servers let a client name another method than the one that it sends. */
+const methodOverrides = ['x-http-method-override', 'x-http-method', 'x-method-override'] as const
+
 /**
  * An `onRequest` hook that refuses what the gateway and the upstream could read as two different requests. What passes
  * goes upstream as it was sent, so that the operation whose defaults it was given is the one that gets them.
@@ -10,6 +13,9 @@ export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promis
   if (/(^|[\s,])websocket([\s,/]|$)/i.test(headers.upgrade ?? '')) refuse('Upgrade', 'is not taken: WebSockets do not go through the gateway')
   // Node takes what is in chunks out of these, and says nothing of the rest, which would arrive as a body of another kind.
   if (!/^(?:chunked)?$/i.test(headers['transfer-encoding'] ?? '')) refuse('Transfer-Encoding', 'must be chunked and nothing else; what is compressed says so in Content-Encoding')
+  // Of another method, another operation: it may take other defaults.
+  const override = headers['x-session-id'] === undefined ? undefined : methodOverrides.find(name => headers[name] !== undefined && String(headers[name]).toUpperCase() !== raw.method)
+  if (override !== undefined) refuse(override, 'must be the method of the request, or be left out, where a session is named')
   const target = raw.url!
   if (!target.startsWith('/')) refuse('url', 'must be a path, such as /transfers')
   if (target.startsWith('//')) refuse('url', 'must not begin with two slashes')

@@ -8,6 +8,8 @@ export interface OperationPlan extends DefaultsPlan {
   mediaTypes: readonly string[] | null
   /** The parameters of its query string that are JSON. */
   jsonParameters?: ReadonlySet<string>
+  /** The parameters of its query string whose properties go by names of their own, such as `options[fast]`. */
+  bracketed?: ReadonlySet<string>
 }
 
 /** An operation of a document, where it is, and what it takes of a session. */
@@ -24,6 +26,12 @@ interface Candidate {
   expressions: Map<number, RegExp>
 }
 
+/** A template whose last segment stands for all that follows, such as `/files/{*}`, by what is before it. */
+interface Wildcard extends Candidate {
+  method: HTTPMethod
+  literals: (string | null)[]
+}
+
 /** Templates that differ only in what is around their parameters, the most literal first. */
 interface Shape {
   method: HTTPMethod
@@ -32,6 +40,8 @@ interface Shape {
   alike: Candidate[]
   /** Those of which a path may be as well, for in another segment they are literal; found when they are asked for. */
   rivals?: Shape[]
+  /** Those of which it may be where a server does not know a literal segment again. */
+  alternatives?: Shape[]
 }
 
 /** Whether the template has no parameter. */
@@ -39,9 +49,26 @@ export function isLiteral ({ template }: Operation): boolean {
   return !template.split('/').some(isPattern)
 }
 
+/** Characters that mean something in a path, by those of nobody's use that stand for them where they are encoded. */
+const inert = (character: string) => String.fromCharCode(0xe000 + character.charCodeAt(0))
+
+/**
+ * A path by what its segments stand for, so that `/users/%40me` is `/users/@me`: as many segments, of which none has a character
+ * with a meaning.
+ */
+export function canonical (path: string): string {
+  return path.includes('%') ? path.split('/').map(segment => decode(segment).replaceAll(/[/?#%]/g, inert)).join('/') : path
+}
+
+/** Whether a segment has something encoded that need not be (RFC 3986, 3.3), by which not all servers know it again. */
+function isDisguised (segment: string): boolean {
+  return /[\w\-.~!$&'()*+,;=:@]/.test((segment.match(/%[2-7][0-9a-f]/gi) ?? []).map(decode).join(''))
+}
+
 /**
  * Finds operations by method and path, the literal before the template; with them those that other servers would find, for their
- * templates overlap, such as `/{kind}/me` and `/books/{id}`.
+ * templates overlap, such as `/{kind}/me` and `/books/{id}`, or they do not take `/users/%40me` for `/users/@me`, and so for `/users/{id}`.
+ * Where there is none, a template that ends in `*` stands for all that begins as it does.
  *
  * The router cannot tell templates apart that differ only in what is around their parameters, such as `/jobs/{id}` and
  * `/jobs/{id}:cancel`: it has one route for them, and the one is chosen of which the most is literal.
@@ -56,49 +83,62 @@ export function createTemplateRouter (operations: readonly Operation[], { lenien
     allowUnsafeRegex: true,
     ...(lenient && { caseSensitive: false, ignoreTrailingSlash: true, ignoreDuplicateSlashes: true })
   })
-  const literalOf = (segment: string) => lenient ? decode(segment).toLowerCase() : decode(segment)
+  const literalOf = (segment: string) => lenient ? segment.toLowerCase() : segment
   const shapes = new Map<string, Shape>()
+  const wildcards: Wildcard[] = []
   for (const operation of operations) {
-    const segments = segmentsOf(operation.template, lenient)
+    const { method } = operation
+    const all = segmentsOf(canonical(operation.template), lenient)
+    const isWildcard = /^(?:\*|\{\*\})$/.test(all.at(-1)!)
+    const segments = isWildcard ? all.slice(0, -1) : all
     const expressions = new Map(segments.flatMap((segment, i) => isPattern(segment) ? [[i, new RegExp(`^${toExpression(segment, lenient)}$`)]] : []))
     const literals = segments.map(segment => isPattern(segment) ? null : literalOf(segment))
-    const key = JSON.stringify([operation.method, literals])
-    const shape = shapes.get(key) ?? { method: operation.method, literals, alike: [] }
+    if (isWildcard) {
+      wildcards.push({ operation, method, literals, expressions })
+      continue
+    }
+    const key = JSON.stringify([method, literals])
+    const shape = shapes.get(key) ?? { method, literals, alike: [] }
     shape.alike.push({ operation, expressions })
     shapes.set(key, shape)
   }
+  wildcards.sort((a, b) => b.literals.length - a.literals.length || literalLength(b.operation) - literalLength(a.operation))
   const bySize = new Map<string, Shape[]>()
   const sizeOf = ({ method, literals }: Shape) => `${method} ${literals.length}`
   for (const shape of shapes.values()) {
     const { alike } = shape
     alike.sort((a, b) => literalLength(b.operation) - literalLength(a.operation))
     const { method, template } = alike[0]!.operation
-    const route = segmentsOf(template, lenient).map((segment, i) => isPattern(segment)
+    const route = segmentsOf(canonical(template), lenient).map((segment, i) => isPattern(segment)
       ? `:p${i}(^(?:${[...new Set(alike.map(({ expressions }) => expressions.get(i)!.source.slice(1, -1)))].join('|')})$)`
-      : decode(segment).replaceAll(':', '::'))
+      : segment.replaceAll(':', '::'))
     router.on(method, route.join('/'), () => {}, shape)
     bySize.set(sizeOf(shape), [...bySize.get(sizeOf(shape)) ?? [], shape])
   }
 
-  function rivalsOf (shape: Shape): Shape[] {
-    const { literals } = shape
-    shape.rivals ??= bySize.get(sizeOf(shape))!.filter(other =>
-      other.literals.every((literal, i) => literal === null || literals[i] === null || literal === literals[i]) &&
-      other.literals.some((literal, i) => literal !== null && literals[i] === null))
+  /** Those of the same size that are literal in no segment where this one is otherwise. */
+  function compatible (shape: Shape): Shape[] {
+    return bySize.get(sizeOf(shape))!.filter(other => other !== shape && other.literals.every((literal, i) => literal === null || shape.literals[i] === null || literal === shape.literals[i]))
+  }
+
+  function rivalsOf (shape: Shape, path: readonly string[]): Shape[] {
+    shape.alternatives ??= compatible(shape)
+    if (shape.literals.some((literal, i) => literal !== null && isDisguised(path[i]!))) return shape.alternatives
+    shape.rivals ??= shape.alternatives.filter(other => other.literals.some((literal, i) => literal !== null && shape.literals[i] === null))
     return shape.rivals
   }
 
-  function firstIn ({ literals, alike }: Shape, segments: readonly string[]): Operation[] {
-    if (!literals.every((literal, i) => literal === null || literal === literalOf(segments[i]!))) return []
-    const found = alike.find(({ expressions }) => [...expressions].every(([i, expression]) => expression.test(decode(segments[i]!))))
-    return found ? [found.operation] : []
+  function isMatch ({ literals }: Pick<Shape, 'literals'>, { expressions }: Candidate, segments: readonly string[]): boolean {
+    return literals.every((literal, i) => literal === null ? expressions.get(i)!.test(segments[i]!) : literal === literalOf(segments[i]!))
   }
 
   return (method, path) => {
-    const shape = router.find(method as HTTPMethod, path)?.store as Shape | undefined
-    if (!shape) return []
-    const segments = segmentsOf(path, lenient)
-    return [shape, ...rivalsOf(shape)].flatMap(shape => firstIn(shape, segments))
+    const shape = router.find(method as HTTPMethod, canonical(path))?.store as Shape | undefined
+    const segments = segmentsOf(canonical(path), lenient)
+    const found = shape ? [shape, ...rivalsOf(shape, segmentsOf(path, lenient))].flatMap(shape => shape.alike.find(candidate => isMatch(shape, candidate, segments)) ?? []) : []
+    if (found.length > 0) return found.map(({ operation }) => operation)
+    const wildcard = wildcards.find(candidate => candidate.method === method && candidate.literals.length < segments.length && isMatch(candidate, candidate, segments))
+    return wildcard ? [wildcard.operation] : []
   }
 }
 
@@ -118,7 +158,7 @@ function literalLength ({ template }: Operation): number {
 /** A segment with parameters is matched as a whole: a parameter is never empty, which the router's own may be. */
 function toExpression (segment: string, lenient: boolean): string {
   const parts = segment.split(/(\{[^{}]+\})/)
-  return parts.map((part, i) => i % 2 === 1 ? parameter(i, parts, lenient) : escape(decode(part), lenient)).join('')
+  return parts.map((part, i) => i % 2 === 1 ? parameter(i, parts, lenient) : escape(part, lenient)).join('')
 }
 
 /**
@@ -126,7 +166,7 @@ function toExpression (segment: string, lenient: boolean): string {
  * and nothing is tried twice. What a parameter stands for may have line breaks.
  */
 function parameter (i: number, parts: readonly string[], lenient: boolean): string {
-  const next = escape(decode(parts[i + 1]!), lenient)
+  const next = escape(parts[i + 1]!, lenient)
   return i === parts.length - 2 || next === '' ? '[^]+' : `[^](?:(?!${next})[^])*`
 }
 

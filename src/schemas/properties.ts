@@ -1,3 +1,4 @@
+import { decode } from '../decode.js'
 import { eachItem, type PathStep } from '../fill-defaults.js'
 
 /** Finds a shared schema by its `$id`, as Fastify's `getSchema` does. */
@@ -172,11 +173,11 @@ export function resolveReference (reference: string, from: Pick<Node, 'root' | '
   const root = embedded ?? getSchema(id)
   const document = embedded === undefined ? root : from.document
   let schema = root
-  if (fragment !== '' && !fragment.startsWith('/')) schema = namedIn(root).byName.get(`#${decodeURIComponent(fragment)}`)
+  if (fragment !== '' && !fragment.startsWith('/')) schema = namedIn(root).byName.get(`#${decode(fragment)}`)
   else {
     for (const step of fragment.split('/').slice(1)) {
       if (!isObject(schema)) break
-      schema = schema[decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')]
+      schema = schema[decode(step).replaceAll('~1', '/').replaceAll('~0', '~')]
     }
   }
   if (schema === undefined && root !== undefined) getSchema(reference)

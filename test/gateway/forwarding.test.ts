@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { request, type IncomingMessage } from 'node:http'
+import { Agent, request, type IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { setImmediate } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { adminKey, createKey, failure } from '../helpers.js'
@@ -233,6 +235,22 @@ t.test('the upstream\'s answers pass through as they are', async t => {
   t.not(claims.headers['x-request-id'], 'own')
   t.equal(claims.headers['ratelimit-limit'], '10000')
   t.equal((await exchange(port, { path: '/claims' })).headers['ratelimit-limit'], '5', 'where the gateway counts nothing, the upstream\'s stands')
+})
+
+t.test('a 304 may say how long the body is that it has not, and its connection stays', async t => {
+  const { url } = await startUpstream(t, (request, response) => {
+    if (request.url === '/304') response.writeHead(304, { etag: '"x"', 'content-length': 10 }).end()
+    else response.end('found')
+  })
+  const { port, headers } = await startGateway(t, { url })
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  t.teardown(() => { agent.destroy() })
+  for (const [path, ...expected] of [['/304', 304, '', false], ['/200', 200, 'found', true], ['/304', 304, '', true], ['/200', 200, 'found', true]] as const) {
+    const sent = request({ port, host: '127.0.0.1', path, headers, agent }).end()
+    const [response] = await once(sent, 'response') as [IncomingMessage]
+    t.strictSame([response.statusCode, await text(response), sent.reusedSocket], expected)
+    await setImmediate()
+  }
 })
 
 t.test('an upstream with a path sends clients where it says', async t => {

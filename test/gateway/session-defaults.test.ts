@@ -122,7 +122,8 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('POST', '/transfers'), ['/transfers', '{"chain":"near","defaultViewingKey":"0xabc"}', 'chain, defaultViewingKey'])
     t.strictSame(await outcome('GET', '/transfers'), ['/transfers?chain=near', '', 'chain'])
     t.strictSame(await outcome('GET', '/transfers?x=%20&y'), ['/transfers?x=%20&y&chain=near', '', 'chain'])
-    for (const query of ['chain=', 'chain', 'x=1&chain=sui', 'ch%61in=sui', 'chain[]=a', 'chain%5B0%5D=a', 'chain[]']) t.strictSame(await outcome('GET', `/transfers?${query}`), [`/transfers?${query}`, '', undefined], 'what was sent wins')
+    for (const query of ['chain=', 'chain', 'x=1&chain=sui', 'ch%61in=sui', 'chain[]=a&chain=b']) t.strictSame(await outcome('GET', `/transfers?${query}`), [`/transfers?${query}`, '', undefined], 'what was sent wins')
+    t.strictSame(await outcome('GET', '/transfers??chain=sui'), ['/transfers??chain=sui&chain=near', '', 'chain'], 'a second question mark is of the name')
     t.strictSame(await outcome('GET', '/transfers?chained=1&xchain=1'), ['/transfers?chained=1&xchain=1&chain=near', '', 'chain'])
     for (const path of ['/transfers/7%2F8', '/transfers/7%0A8', '/transfers/%0d%E2%80%A8']) t.strictSame(await outcome('GET', path), [`${path}?privacyLevel=shielded`, '', 'privacyLevel'], 'parameters of the path item')
     t.strictSame(await outcome('PATCH', '/transfers/7', '{"a":1}'), ['/transfers/7?privacyLevel=shielded', '{"chain":"near","a":1}', 'chain, privacyLevel'], 'body and query string')
@@ -166,6 +167,116 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.equal((await exchange(port, { method: 'HEAD', path: '/transfers', headers: withSession })).headers['x-session-applied'], 'chain')
     t.equal(received.at(-1)!.url, '/transfers?chain=near')
   }
+})
+
+t.test('a parameter that not all servers take for the one that would be filled in is refused', async t => {
+  const openapi = writeDocument(t, {
+    paths: {
+      '/x': { get: { parameters: [{ in: 'query', name: 'chain' }] } },
+      '/options': { get: { parameters: [{ in: 'query', name: 'options', style: 'deepObject', schema: takes('privacy') }] } }
+    }
+  })
+  const { url, received } = await startUpstream(t)
+  const { port, withSession } = await startGateway(t, { url, openapi }, { mapping: { privacyLevel: 'options.privacy' } })
+  const get = (path: string) => exchange(port, { path, headers: withSession })
+  for (const name of ['chain[]', 'chain[0]', 'chain%5B%5D', 'chain[a]b', 'chain[']) {
+    const response = await get(`/x?${name}=sui`)
+    const field = decodeURIComponent(name)
+    const reason = 'is chain to some servers and not to others; send it as chain, or send no X-Session-Id'
+    t.strictSame({ status: response.status, body: response.json() }, failure(400, 'VALIDATION_ERROR', `The request is not valid: ${field} ${reason}`, [{ field, reason }]))
+  }
+  t.equal(received.length, 0)
+  const cases = [
+    ['/options', '/options?options%5Bprivacy%5D=shielded'],
+    ['/options?options[fast]=1&options[a][b]=2', '/options?options[fast]=1&options[a][b]=2&options%5Bprivacy%5D=shielded'],
+    ['/options?options[privacy]=maximum', '/options?options[privacy]=maximum'],
+    ['/options?options=x', '/options?options=x']
+  ] as const
+  for (const [sent, got] of cases) {
+    await get(sent)
+    t.equal(received.at(-1)!.url, got)
+  }
+})
+
+t.test('a path is what its segments stand for, and is refused where not all servers know it again', async t => {
+  const chain = { parameters: [{ in: 'query', name: 'chain' }] }
+  const { send, port, withSession } = await start(t, {
+    openapi: writeDocument(t, {
+      servers: [{ url: '/~team/v1' }, { url: '/%7Eother' }, { url: '/' }],
+      paths: {
+        '/users/@me': { get: chain },
+        '/quotes:search': { get: chain },
+        '/a,b/$count': { get: chain },
+        '/c%3Ad/a%2Fb;x': { get: chain },
+        '/a=b+c': { get: chain },
+        '/café/50%': { get: chain },
+        '/books/@me': { get: chain },
+        '/books/{id}': { get: {} },
+        '/films/@me': { get: chain },
+        '/films/{id}': { get: chain },
+        '/cafés/é': { get: chain },
+        '/cafés/{id}': { get: {} }
+      }
+    })
+  })
+  const paths = [
+    '/users/@me', '/users/%40me', '/users/%40%6de', '/quotes%3Asearch', '/quotes:search', '/a%2Cb/%24count', '/a,b/$count', '/c%3Ad/a%2Fb;x', '/c:d/a%2fb%3Bx', '/a%3Db%2Bc', '/a=b+c', '/caf%C3%A9/50%25',
+    '/~team/v1/a=b+c', '/%7Eteam/v1/a=b+c', '/~team//%761/a=b+c', '/~other/a=b+c', '/%7eOther/a%3Db+c', '/;x/~team/v1/a=b+c', '/books/@me', '/films/%40me', '/caf%C3%A9s/%C3%A9'
+  ]
+  for (const path of paths) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  const refused = await exchange(port, { path: '/books/%40me', headers: withSession })
+  t.match(refused.json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: 'url' }] } })
+  t.equal((await send('GET', '/books/%40you')).url, '/books/%40you')
+})
+
+t.test('a template may end in what stands for all that follows, or in what may be left out', async t => {
+  const chain = { parameters: [{ in: 'query', name: 'chain' }] }
+  const warnings: string[] = []
+  const { send } = await start(t, {
+    openapi: writeDocument(t, {
+      paths: {
+        '/files/{*}': { get: chain },
+        '/files/own/*': { get: {} },
+        '/files/{id}': { get: {} },
+        '/{kind}/x/*': { put: {} },
+        '/opt/{id}?': { get: chain },
+        '/{id}?': { patch: {} },
+        '/rpc?method=send': { post: bodyOf(takes('rpcProvider')) },
+        '/page#top': { get: { parameters: [{ in: 'query', name: 'backend' }] } }
+      }
+    })
+  }, { logLevel: 'warn', logStream: { write (line) { warnings.push((JSON.parse(line) as { msg: string }).msg) } } })
+  for (const path of ['/files/a/b', '/files/', '/files/a/b/c%2Fd', '/FILES/a/b', '/opt/5', '/opt']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  for (const path of ['/files', '/files/a', '/files/own/a/b', '/opt/5/6']) t.equal((await send('GET', path)).url, path)
+  t.equal((await send('PUT', '/any/x/1/2', '{}')).body, '{}')
+  for (const path of ['/', '/5']) t.equal((await send('PATCH', path, '{}')).body, '{}', path)
+  t.equal((await send('POST', '/rpc', '{}')).body, '{"chain":"near","privacyLevel":"shielded"}')
+  t.strictSame(warnings.filter(line => line.includes('UPSTREAM_OPENAPI')), [
+    'Paths of UPSTREAM_OPENAPI have a query string or a fragment: /rpc?method=send, /page#top. No request is for these: requests for what stands before are taken for undocumented, unless the document has that as well.',
+    'No operation of UPSTREAM_OPENAPI takes these session defaults: privacyLevel, rpcProvider, backend, defaultViewingKey. Clients can put them into a session to no effect.'
+  ])
+})
+
+t.test('HEAD is what the document has for it, or for GET, and is refused where that differs', async t => {
+  const chain = { parameters: [{ in: 'query', name: 'chain' }] }
+  const { send, port, withSession } = await start(t, {
+    openapi: writeDocument(t, { paths: { '/x/{id}': { head: {} }, '/x/me': { get: chain }, '/y': { head: {}, get: chain }, '/z/{id}': { head: chain }, '/z/me': { get: chain } } })
+  })
+  t.equal((await exchange(port, { method: 'HEAD', path: '/x/me', headers: withSession })).status, 400)
+  t.equal((await send('HEAD', '/y')).url, '/y')
+  t.equal((await send('HEAD', '/z/me')).url, '/z/me?chain=near')
+})
+
+t.test('a header that names another method than the request has is refused where a session is named', async t => {
+  const { port, headers, withSession, received } = await start(t)
+  for (const name of ['X-HTTP-Method-Override', 'X-Http-Method', 'x-method-override']) {
+    const response = await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, [name]: 'GET' } })
+    const reason = 'must be the method of the request, or be left out, where a session is named'
+    t.strictSame({ status: response.status, body: response.json() }, failure(400, 'VALIDATION_ERROR', `The request is not valid: ${name.toLowerCase()} ${reason}`, [{ field: name.toLowerCase(), reason }]))
+    t.equal((await exchange(port, { method: 'POST', path: '/x', headers: { ...headers, [name]: 'GET' } })).status, 200)
+    t.equal((await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, [name]: 'post' } })).status, 200)
+  }
+  t.equal(received.length, 6)
 })
 
 t.test('a body of a type that the document does not have is refused where the operation takes defaults in JSON', async t => {
@@ -442,7 +553,9 @@ t.test('a document that cannot be used ends the start with a sentence', async t 
     [file('swagger: "2.0"'), `${not}: it is Swagger 2.0`],
     [file('openapi: 3'), not],
     [file('openapi: 3.0.0\npaths: []'), `${not}: its paths are no object`],
-    [file('openapi: 3.0.0\npaths:\n  /x:\n    get:\n      $ref: "#/%"'), 'cannot be used: URI malformed']
+    [file('openapi: 3.0.0\npaths:\n  x: {}'), 'cannot be used: its path "x" does not begin with a slash'],
+    [file('openapi: 3.0.0\nservers: { url: /v1 }'), 'cannot be used: servers must be a list, such as [{ url: /v1 }]'],
+    [file('openapi: 3.0.0\npaths:\n  /x:\n    get:\n      servers: {}'), 'cannot be used: the servers of GET /x must be a list, such as [{ url: /v1 }]']
   ]
   for (const [source, message] of cases) {
     await t.rejects(startWith(source), { name: 'UpstreamDocumentError', message: typeof message === 'string' ? `The document of UPSTREAM_OPENAPI, ${source}, ${message}` : message })
