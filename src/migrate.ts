@@ -1,12 +1,18 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { type FastifyBaseLogger } from 'fastify'
 import { type Pool, type PoolClient } from 'pg'
+import { packageRoot } from './package-root.js'
 import { type Queryable } from './plugins/database.js'
 
 // No migration library: those that are kept up want names of their own for the files or run each step in a
 // transaction of its own, and what is needed here is one loop in one transaction.
 
-const folder = new URL('../migrations/', import.meta.url)
+const folder = new URL('migrations/', packageRoot)
+
+/** The tables and sequences that the migrations make. */
+export const relations: readonly string[] = [
+  'api_keys', 'audit', 'audit_id_seq', 'changes', 'changes_id_seq', 'migrations', 'request_counts', 'session_counts', 'session_removals', 'sessions'
+]
 
 interface Migration {
   version: number
@@ -48,7 +54,8 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     const found = await readVersionIfAny(client)
     if (found > newest) throw newerSchema(found, newest)
     if (found === newest) {
-      await requireGrants(client)
+      await requireRelations(client)
+      await advanceSequence(client)
       return
     }
     await client.query('begin')
@@ -60,6 +67,7 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
       await client.query('select pg_advisory_xact_lock($1)', [lockKey])
     }
     const current = await prepareVersionTable(client)
+    if (current === 0) await requireNoTables(client)
     for (const { version, name } of migrations.filter(migration => migration.version > current)) {
       await client.query(await readFile(new URL(name, folder), 'utf8'))
       await client.query('insert into sipher_sessions.migrations (version, name) values ($1, $2)', [version, name])
@@ -92,6 +100,20 @@ async function prepareVersionTable (client: PoolClient): Promise<number> {
       applied_at timestamptz not null default now()
     )`)
   return readVersion(client)
+}
+
+/** Restored without what is in it, the record of migrations says that there are none. */
+async function requireNoTables (database: Queryable): Promise<void> {
+  const { rowCount } = await database.query('select from pg_tables where schemaname = \'sipher_sessions\' and tablename = any ($1) and tablename <> \'migrations\'', [relations])
+  if (rowCount !== 0) throw new SchemaVersionError('The schema sipher_sessions has tables, and no record of the migrations that made them. Restore it with the rows of sipher_sessions.migrations, or drop it: drop schema sipher_sessions cascade')
+}
+
+/** Logical replication copies the log of changes, but not how far its ids have come: whoever writes to it would be given those that there are. */
+async function advanceSequence (database: Queryable): Promise<void> {
+  await database.query(`
+    select setval('sipher_sessions.changes_id_seq', newest)
+    from (select max(id) as newest from sipher_sessions.changes) as changes
+    where newest > coalesce(pg_sequence_last_value('sipher_sessions.changes_id_seq'::regclass), 0)`)
 }
 
 async function readVersion (database: Queryable): Promise<number> {
@@ -129,20 +151,26 @@ export async function checkSchemaVersion (database: Queryable): Promise<void> {
     throw new SchemaVersionError(`The database schema is at version ${current} and this release needs ${newest}. Run: npx sipher-sessions migrate`)
   }
   // What a newer release has added is none of this one's business.
-  if (current === newest) await requireGrants(database)
+  if (current === newest) await requireRelations(database)
 }
 
-/** A user who may use the tables that there were is not given the use of those that a migration by another user makes. */
-async function requireGrants (database: Queryable): Promise<void> {
-  const { rows } = await database.query<{ name: string, user: string }>(`
-    select relname as name, current_user as user from pg_class
-    where relnamespace = 'sipher_sessions'::regnamespace and not relispartition
-      and (relkind = 'r' and not has_table_privilege(oid, 'select, insert, update, delete')
-        or relkind = 'S' and not has_sequence_privilege(oid, 'usage, update'))
-    order by relname`)
+/**
+ * That all of the schema is there, which a part of a backup may not be, and may be used: a user who may use the tables that there
+ * were is not given the use of those that a migration by another user makes. What others keep in the schema is theirs.
+ */
+async function requireRelations (database: Queryable): Promise<void> {
+  const { rows } = await database.query<{ name: string, user: string, missing: boolean }>(`
+    select name, current_user as user, oid is null as missing
+    from unnest($1::text[]) as needed (name)
+    left join pg_class on relname = name and relnamespace = 'sipher_sessions'::regnamespace
+    where oid is null or case relkind when 'S' then not has_sequence_privilege(oid, 'usage, update')
+      else not (has_table_privilege(oid, 'select') and has_table_privilege(oid, 'insert') and has_table_privilege(oid, 'update') and has_table_privilege(oid, 'delete')) end
+    order by name`, [relations])
+  const named = (isMissing: boolean) => rows.filter(({ missing }) => missing === isMissing).map(({ name }) => `sipher_sessions.${name}`).join(', ')
+  if (named(true) !== '') throw new SchemaVersionError(`The database lacks ${named(true)}, which its migrations have made. Restore the schema sipher_sessions as a whole.`)
   if (rows.length === 0) return
   const { user } = rows[0]!
-  throw new SchemaVersionError(`The user ${JSON.stringify(user)} may not use ${rows.map(({ name }) => `sipher_sessions.${name}`).join(', ')}. As the user who migrates: ` +
+  throw new SchemaVersionError(`The user ${JSON.stringify(user)} may not use ${named(false)}. As the user who migrates: ` +
     `grant select, insert, update, delete on all tables in schema sipher_sessions to "${user}"; grant usage on all sequences in schema sipher_sessions to "${user}"`)
 }
 

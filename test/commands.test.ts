@@ -7,7 +7,7 @@ import { withDatabase } from '../src/commands/database.js'
 import { run } from '../src/commands/run.js'
 import { findEmbeddedPostgres, startEmbeddedPostgres } from '../src/embedded-postgres.js'
 import { migrate } from '../src/migrate.js'
-import { version } from '../src/version.js'
+import { version } from '../src/package-root.js'
 import { createDatabase, createKey, createPool, startService, unknownSessionId } from './helpers.js'
 
 /** Runs a command line in this process; arguments may hold spaces. */
@@ -137,8 +137,10 @@ t.test('what fails is one sentence on standard error, and exit code 1', async t 
     code: 1, out: '', err: 'The database has no tables of sipher-sessions yet. Run: npx sipher-sessions migrate\n'
   })
   const pool = createPool(t, connectionString)
+  await pool.query('alter table sipher_sessions.api_keys rename column last_used_at to hidden')
+  t.strictSame(await keys('list'), { code: 1, out: '', err: 'column "last_used_at" does not exist\n' })
   await pool.query('alter table sipher_sessions.api_keys rename to hidden')
-  t.strictSame(await keys('list'), { code: 1, out: '', err: 'relation "sipher_sessions.api_keys" does not exist\n' })
+  t.strictSame(await keys('list'), { code: 1, out: '', err: 'The database lacks sipher_sessions.api_keys, which its migrations have made. Restore the schema sipher_sessions as a whole.\n' })
   await pool.query('delete from sipher_sessions.migrations where version > 1')
   t.match(await keys('list'), { code: 1, out: '', err: /^The database schema is at version 1 and this release needs \d+\. Run: npx sipher-sessions migrate\n$/ })
 })

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { migrate } from '../src/migrate.js'
+import { migrate, relations } from '../src/migrate.js'
 import { createDatabase, createKey, createPool, createProxy, createSession, startService } from './helpers.js'
 
 const files = readdirSync('migrations').sort()
@@ -31,6 +31,56 @@ t.test('a schema that a newer release made is refused with a sentence', async t 
     message: `The database schema is at version 9999, but this release knows versions up to ${Number(files.at(-1)!.slice(0, 4))} only: ` +
       'a newer release of sipher-sessions has migrated it. Start that release, or restore the database from before.'
   })
+})
+
+t.test('what the release needs is all that its migrations make, and nothing of what others keep beside it', async t => {
+  const connectionString = await createDatabase(t)
+  const pool = createPool(t, connectionString)
+  const { rows } = await pool.query('select relname as name from pg_class where relnamespace = \'sipher_sessions\'::regnamespace and relkind in (\'r\', \'S\') order by relname')
+  t.strictSame(rows.map(({ name }) => name), relations)
+  const { rows: [{ role }] } = await pool.query('select \'backup_\' || current_database() as role')
+  await pool.query(`create role "${role}"; grant create on schema sipher_sessions to "${role}"; create table sipher_sessions.sessions_backup (id int); alter table sipher_sessions.sessions_backup owner to "${role}"`)
+  t.teardown(() => pool.query(`drop owned by "${role}"; drop role "${role}"`))
+  const { service } = await startService(t, { connectionString })
+  t.equal((await service.inject('/v1/ready')).statusCode, 200)
+  await pool.query('alter table sipher_sessions.session_removals rename to hidden; alter table sipher_sessions.audit rename to hidden_too')
+  const message = 'The database lacks sipher_sessions.audit, sipher_sessions.session_removals, which its migrations have made. Restore the schema sipher_sessions as a whole.'
+  t.strictSame([(await service.inject('/v1/ready')).statusCode, (await service.inject('/v1/ready')).json().error.message], [503, message])
+  await t.rejects(migrate(pool), { name: 'SchemaVersionError', message })
+})
+
+t.test('tables without the record of what made them are told of', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  await pool.query('delete from sipher_sessions.migrations')
+  await t.rejects(migrate(pool), {
+    name: 'SchemaVersionError',
+    message: 'The schema sipher_sessions has tables, and no record of the migrations that made them. Restore it with the rows of sipher_sessions.migrations, or drop it: drop schema sipher_sessions cascade'
+  })
+})
+
+t.test('after a move by logical replication, which copies no sequences, changes are logged on', async t => {
+  const connectionString = await createDatabase(t)
+  const pool = createPool(t, connectionString)
+  const { service } = await startService(t, { connectionString })
+  await createKey(service)
+  const { key } = await createKey(service)
+  await pool.query('alter sequence sipher_sessions.changes_id_seq restart')
+  await t.rejects(createSession(service, key), /INTERNAL_SERVER_ERROR/)
+  await pool.query('alter sequence sipher_sessions.changes_id_seq restart')
+  await migrate(pool)
+  t.ok(await createSession(service, key))
+  const ids = async () => (await pool.query('select id from sipher_sessions.changes order by id')).rows.map(({ id }) => Number(id))
+  const before = await ids()
+  await migrate(pool)
+  t.ok(await createSession(service, key))
+  t.strictSame(await ids(), [...before, before.at(-1)! + 1000], 'and nothing is left out')
+})
+
+t.test('deletes are counted in a database that is published as a whole', async t => {
+  const connectionString = await createDatabase(t)
+  const pool = createPool(t, connectionString)
+  const { rows } = await pool.query('select relname from pg_class where relnamespace = \'sipher_sessions\'::regnamespace and relkind = \'r\' and relpersistence = \'p\' and relreplident = \'d\' and not exists (select from pg_index where indrelid = pg_class.oid and indisprimary)')
+  t.strictSame(rows, [], 'each table tells its rows apart')
 })
 
 t.test('a database that does not hold all characters is refused with a sentence', async t => {
@@ -131,7 +181,7 @@ t.test('what an earlier release has stored counts after the migration', async t 
 
 t.test('a migration that fails leaves the pool that it was given usable', async t => {
   const pool = createPool(t, await createDatabase(t, { empty: true }), { max: 1 })
-  await pool.query('create schema sipher_sessions; create table sipher_sessions.sessions ()')
+  await pool.query('create schema sipher_sessions; create type sipher_sessions.api_keys as (id text)')
   await t.rejects(migrate(pool), { code: '42P07' })
   t.strictSame((await pool.query('select 1 as one')).rows, [{ one: 1 }])
 })

@@ -1,7 +1,7 @@
 import { ConfigError } from '../config.js'
 import { ApiError } from '../errors.js'
 import { explainError } from '../explain-error.js'
-import { version } from '../version.js'
+import { version } from '../package-root.js'
 import { commandHelp, parseArguments, table, UsageError, type Command, type Terminal } from './command.js'
 import { keysCommands } from './keys.js'
 import { migrateCommand } from './migrate.js'

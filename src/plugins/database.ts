@@ -110,10 +110,11 @@ function inTime<Answer> (answer: Promise<Answer>, ms: number): Promise<Answer> {
  * transactions see each other.
  *
  * Plans of named statements are kept while tables grow: one that reads a whole table, which is best while it has a page, would go
- * on doing so when it has a million. Every statement that has a name finds its rows by an index.
+ * on doing so when it has a million. Every statement that has a name finds its rows by an index. One that reads a table that has none
+ * is then taken for so dear that PostgreSQL would compile it first, for longer than it may take.
  */
 async function prepareConnection (client: pg.ClientBase, statementTimeoutMs: number): Promise<void> {
-  const text = `set statement_timeout = ${statementTimeoutMs}; set idle_in_transaction_session_timeout = ${idleTimeoutMs}; set default_transaction_isolation = 'read committed'; set enable_seqscan = off`
+  const text = `set statement_timeout = ${statementTimeoutMs}; set idle_in_transaction_session_timeout = ${idleTimeoutMs}; set default_transaction_isolation = 'read committed'; set enable_seqscan = off; set jit = off`
   await client.query({ text, query_timeout: connectTimeoutMs } as pg.QueryConfig)
 }
 

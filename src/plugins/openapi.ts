@@ -1,7 +1,7 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import fp from 'fastify-plugin'
-import { version } from '../version.js'
+import { version } from '../package-root.js'
 
 export interface OpenApiOptions {
   /**

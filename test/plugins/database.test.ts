@@ -344,6 +344,14 @@ t.test('a pool that was given keeps no statement', async t => {
   t.strictSame((await pool.query('select name from pg_prepared_statements')).rows, [], 'it may lead through a pooler')
 })
 
+t.test('a connection of the service\'s own has the settings that its plans need, whatever the database says', async t => {
+  const connectionString = await createDatabase(t)
+  await createPool(t, connectionString).query('do $$ begin execute format(\'alter database %I set jit = on\', current_database()); execute format(\'alter database %I set enable_seqscan = on\', current_database()); end $$')
+  const { service } = await startService(t, { connectionString })
+  const { rows } = await service.sessionDatabase.query('select current_setting(\'jit\') as jit, current_setting(\'enable_seqscan\') as scan')
+  t.strictSame(rows, [{ jit: 'off', scan: 'off' }])
+})
+
 t.test('a connection that is made behind a pooler asks for no setting', async t => {
   const { service } = await startService(t, { pooler: 'transaction', maxConnections: 1 })
   const { rows } = await service.sessionDatabase.query('select name, reset_val, current_setting(\'enable_seqscan\') as scan from pg_settings where name in (\'statement_timeout\', \'idle_in_transaction_session_timeout\') order by name')
