@@ -1,7 +1,12 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
 import t from 'tap'
+import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
 import { deleteExpiredText } from '../../src/plugins/session-statements.js'
-import { createDatabase, createPool, startService } from '../helpers.js'
+import { createPool, startService } from '../helpers.js'
 
 const addSessions = `
   insert into sipher_sessions.sessions (id, owner_id, defaults, expires_at)
@@ -134,12 +139,20 @@ t.test('a sweep does not go on for the few that expire while it is at work', asy
 })
 
 t.test('who looks from the beginning does not visit what a sweep has removed', async t => {
-  const connectionString = await createDatabase(t)
-  const client = await createPool(t, connectionString).connect()
+  // Postgres marks only what nobody can see any more, and does not look anew while a transaction writes to any database that it has: this
+  // one is alone on its server, and nobody looks while it is swept, autovacuum neither.
+  const dataDir = mkdtempSync(join(tmpdir(), 'sipher-sweep-'))
+  chmodSync(dataDir, 0o755)
+  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  const postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.teardown(() => postgres.stop())
+  const { connectionString } = postgres
+  const pool = new pg.Pool({ connectionString })
+  t.teardown(() => pool.end())
+  const client = await pool.connect()
   // As a service has it: Postgres marks what is gone once that is on the disk.
-  await client.query(`alter database ${new URL(connectionString).pathname.slice(1)} set synchronous_commit = on`)
+  await client.query('do $$ begin execute format(\'alter database %I set synchronous_commit = on\', current_database()); end $$')
   await startService(t, { connectionString })
-  // Postgres marks only what nobody can see any more; so nobody looks while it is swept, autovacuum neither.
   await client.query(`
     alter table sipher_sessions.sessions set (autovacuum_enabled = off);
     insert into sipher_sessions.sessions (id, owner_id, defaults, expires_at)
@@ -191,7 +204,7 @@ t.test('a sweep removes counts whose hour is over, whatever else it cannot remov
   const { connectionString } = await startService(t)
   const pool = createPool(t, connectionString)
   await pool.query('insert into sipher_sessions.request_counts select \'key\' || n, now() - interval \'2 hours\', 1 from generate_series(1, 150) n')
-  await pool.query('alter table sipher_sessions.sessions rename to hidden')
+  await pool.query('alter table sipher_sessions.sessions rename column expires_at to hidden')
   await startService(t, { connectionString, sweepIntervalMs: 5 })
   const left = async () => (await pool.query('select count(*)::int as left from sipher_sessions.request_counts')).rows[0].left
   for (const end = performance.now() + 5_000; await left() > 0 && performance.now() < end;);
