@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { type FastifyBaseLogger } from 'fastify'
-import { type Pool, type PoolClient } from 'pg'
+import { type Pool, type QueryConfig } from 'pg'
+import { columnTypes } from './column-types.js'
 import { packageRoot } from './package-root.js'
 import { type Queryable } from './plugins/database.js'
 
@@ -46,34 +47,35 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
   const migrations = await listMigrations()
   const client = await pool.connect()
   client.on('error', ignore)
+  const database: Queryable = { query: (text, values) => client.query({ text, values, types: columnTypes } as QueryConfig) }
   let failed: Error | undefined
   try {
-    await requireUnicode(client)
+    await requireUnicode(database)
     // Before the lock and the tables: who may make none can start all the same where there are none to make.
     const newest = migrations.at(-1)!.version
-    const found = await readVersionIfAny(client)
+    const found = await readVersionIfAny(database)
     if (found > newest) throw newerSchema(found, newest)
     if (found === newest) {
-      await requireRelations(client)
-      await advanceSequence(client)
+      await requireRelations(database)
+      await advanceSequence(database)
       return
     }
-    await client.query('begin')
+    await database.query('begin')
     // The pool's own limits, and those of its user, are meant for requests; building an index over a large table takes its time.
-    await client.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
-    const { rows } = await client.query<{ isOurs: boolean }>('select pg_try_advisory_xact_lock($1) as "isOurs"', [lockKey])
+    await database.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
+    const { rows } = await database.query<{ isOurs: boolean }>('select pg_try_advisory_xact_lock($1) as "isOurs"', [lockKey])
     if (!rows[0]!.isOurs) {
       log?.info('the database is being migrated by another instance, which is waited for')
-      await client.query('select pg_advisory_xact_lock($1)', [lockKey])
+      await database.query('select pg_advisory_xact_lock($1)', [lockKey])
     }
-    const current = await prepareVersionTable(client)
-    if (current === 0) await requireNoTables(client)
+    const current = await prepareVersionTable(database)
+    if (current === 0) await requireNoTables(database)
     for (const { version, name } of migrations.filter(migration => migration.version > current)) {
-      await client.query(await readFile(new URL(name, folder), 'utf8'))
-      await client.query('insert into sipher_sessions.migrations (version, name) values ($1, $2)', [version, name])
+      await database.query(await readFile(new URL(name, folder), 'utf8'))
+      await database.query('insert into sipher_sessions.migrations (version, name) values ($1, $2)', [version, name])
       log?.info({ migration: name }, 'database schema migrated')
     }
-    await client.query('commit')
+    await database.query('commit')
   } catch (error) {
     failed = error as Error
     throw error
@@ -91,15 +93,15 @@ async function requireUnicode (database: Queryable): Promise<void> {
   if (encoding !== 'UTF8') throw new SchemaVersionError(`The encoding of the database ${JSON.stringify(name)} is ${encoding}, and sipher-sessions needs one in UTF8, such as: createdb --encoding UTF8 --template template0 sipher`)
 }
 
-async function prepareVersionTable (client: PoolClient): Promise<number> {
-  await client.query('create schema if not exists sipher_sessions')
-  await client.query(`
+async function prepareVersionTable (database: Queryable): Promise<number> {
+  await database.query('create schema if not exists sipher_sessions')
+  await database.query(`
     create table if not exists sipher_sessions.migrations (
       version int primary key,
       name text not null,
       applied_at timestamptz not null default now()
     )`)
-  return readVersion(client)
+  return readVersion(database)
 }
 
 /** Restored without what is in it, the record of migrations says that there are none. */

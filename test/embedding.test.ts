@@ -242,6 +242,24 @@ t.test('a host whose validator and serializer know no JSON Schema keeps them', a
   t.strictSame((await host.inject({ method: 'POST', url: '/other', payload: { a: 1 } })).json(), { own: { a: 1 } })
 })
 
+t.test('a limit of the host\'s on handlers does not answer 503 for what is then carried out', async t => {
+  const host = Fastify({ handlerTimeout: 150 })
+  t.teardown(() => host.close())
+  const pool = createPool(t, await createDatabase(t))
+  await host.register(sipherSessions, { encryptionKeys, pool, sweepIntervalMs: 0, timeoutMs: 10_000 })
+  host.get('/slow', () => new Promise(() => {}))
+  await host.ready()
+  const { key, headers } = await createKey(host)
+  const sessionId = await createSession(host, key)
+  const blocker = await pool.connect()
+  await blocker.query('begin; lock table sipher_sessions.changes')
+  const deleting = host.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })
+  t.equal((await host.inject('/slow')).statusCode, 503, 'the host\'s own has it')
+  await blocker.query('rollback')
+  blocker.release()
+  t.equal((await deleting).statusCode, 200)
+})
+
 t.test('an admin key that no header carries is refused', async t => {
   const pool = createPool(t, await createDatabase(t))
   for (const adminKey of ['schlüssel', ' key', 'key\n', 'a\tb']) {

@@ -62,7 +62,7 @@ export interface AuditPage {
   nextCursor?: string
 }
 
-const columns = `id::text, ${milliseconds('at')} as at, actor, action, key_id as "keyId", subject, properties`
+const columns = `id::text, ${milliseconds('at')} as at, actor, action, key_id as "keyId", subject, to_jsonb(properties) as properties`
 
 /**
  * Entries of the rows from `$5` on that have ids below `$2`. Of those rows the first may have no entry that is asked for, which

@@ -1,6 +1,7 @@
 import { type FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import pg from 'pg'
+import { columnTypes } from '../column-types.js'
 import { createConnections } from '../connections.js'
 import { isDatabaseError } from '../database-error.js'
 import { setDeadline } from '../deadline.js'
@@ -139,6 +140,9 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
 
   // Without listeners an idle connection that breaks, as all do when Postgres restarts, would end the process.
   const onIdleError = (error: Error) => log.warn({ err: error }, 'an idle database connection broke; the pool makes a new one')
+  // As many as listen below and for the connections: Node takes more than ten for a leak, and a pool may be given to many.
+  const raiseMaxListeners = (by: number) => { pool.setMaxListeners(pool.getMaxListeners() && pool.getMaxListeners() + by) }
+  raiseMaxListeners(3)
   pool.on('error', onIdleError)
   const connections = createConnections(pool, halfMs)
 
@@ -156,7 +160,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
       client.release(broken)
     }
     try {
-      const result = await (options.pooler ? inTransaction<Row>(client, text, values) : inTime(client.query<Row>({ name: named ? name : undefined, text, values } as pg.QueryConfig), halfMs + answerGraceMs))
+      const result = await (options.pooler ? inTransaction<Row>(client, text, values) : inTime(client.query<Row>({ name: named ? name : undefined, text, values, types: columnTypes } as pg.QueryConfig), halfMs + answerGraceMs))
       giveBack(false)
       return result
     } catch (error) {
@@ -177,7 +181,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     let result: pg.QueryResult<Row>
     try {
       await inTime(client.query(`begin isolation level read committed; set local statement_timeout = ${halfMs}; set local idle_in_transaction_session_timeout = ${halfMs}`), left())
-      result = await inTime(client.query<Row>(text, values), left())
+      result = await inTime(client.query<Row>({ text, values, types: columnTypes } as pg.QueryConfig), left())
     } catch (error) {
       // A connection that is not to be kept is rolled back by its end.
       if (!isBroken(error)) await inTime(client.query('rollback'), left() + answerGraceMs)
@@ -222,6 +226,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     async close (): Promise<void> {
       pool.removeListener('error', onIdleError)
       connections.close()
+      raiseMaxListeners(-3)
       if (options.pool) return
       // Connections may still break while they are closed.
       pool.on('error', ignore)
@@ -259,6 +264,8 @@ export default fp<DatabaseOptions>(async (fastify, options) => {
     throw new Error('sipher-sessions needs a database: give it `pool` (a pg.Pool) or `connectionString`.')
   }
   if (options.pool && typeof options.pool.connect !== 'function') throw new Error('The option pool is no pg.Pool.')
+  // What the driver makes of other forms of numbers and times is not what they are.
+  if ((options.pool?.options as { binary?: boolean } | undefined)?.binary) throw new Error('The option pool is of connections with binary: true, whose answers are not read; give another one, or connectionString.')
   const database = createDatabase(options, fastify.log)
   fastify.decorate('sessionDatabase', database)
   if (options.migrate !== false) fastify.addHook('onReady', () => inTimeToStart(database.migrate(), fastify.initialConfig.pluginTimeout!))

@@ -40,6 +40,9 @@ export interface RoutesOptions extends OpenApiOptions {
 
 const bodyLimit = 64 * 1024
 
+/** The longest time that a timer takes, in milliseconds. */
+const longestTimeoutMs = 2 ** 31 - 1
+
 /** The API, its document and Swagger UI, in a scope of their own: no host around it is touched by its settings. */
 export const routes: FastifyPluginAsync<RoutesOptions> = async (fastify, { defaults, mapping, apiPrefix, ...options }) => {
   fastify.addHook('onRoute', route => {
@@ -159,5 +162,7 @@ function describeRoutes (scope: FastifyInstance, { security, codes = [], isCount
     route.schema = { ...route.schema, response: withHeaders(response, rateLimitHeaders, status => isCounted && !uncountedStatuses.includes(status)) }
     route.config = { ...route.config, security }
     route.bodyLimit ??= bodyLimit
+    // A host's would answer 503 for what is then carried out; the service has limits of its own.
+    if ((scope.initialConfig as { handlerTimeout?: number }).handlerTimeout! > 0) route.handlerTimeout = longestTimeoutMs
   })
 }

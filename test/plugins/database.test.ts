@@ -124,6 +124,55 @@ t.test('a pool may be of another copy of the driver', async t => {
   t.equal(pool.totalCount, 1, 'nor is its connection broken')
 })
 
+t.test('how a host has the driver read types makes no difference to the service', async t => {
+  for (const pooler of [undefined, 'transaction'] as const) {
+    const connectionString = await createDatabase(t)
+    const oids = [16, 20, 23, 25, 701, 1007, 1009, 1184, 3802]
+    const before = oids.map(oid => pg.types.getTypeParser(oid, 'text'))
+    for (const oid of oids) pg.types.setTypeParser(oid, () => 'of the host\'s own')
+    try {
+      const { service } = await startService(t, { connectionString, pooler })
+      const { headers, id } = await createKey(service)
+      const created = await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: { chain: 'near', defaultViewingKey: '0xab' } } })
+      t.equal(created.statusCode, 201)
+      const { sessionId, createdAt, expiresAt } = created.json().data
+      t.equal(expiresAt - createdAt, 3_600_000)
+      t.match((await service.inject({ url: `/v1/sessions/${sessionId}`, headers })).json().data, { defaults: { chain: 'near', defaultViewingKey: '0xab' }, createdAt, expiresAt })
+      t.equal((await service.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+      t.equal((await service.inject({ method: 'DELETE', url: `/v1/sessions/${sessionId}`, headers })).statusCode, 404)
+      t.match((await service.inject({ url: '/v1/limits', headers })).json().data, { requests: { remaining: 9_995 }, sessions: { live: 0 } })
+      const { data } = (await service.inject({ url: `/v1/admin/audit?key=${id}`, headers: { 'x-api-key': adminKey } })).json()
+      t.match(data.entries, [{ action: 'session.delete', properties: [] }, { action: 'session.create', properties: ['chain', 'defaultViewingKey'] }, { action: 'key.create' }])
+      t.match((await service.inject({ url: `/v1/admin/keys/${id}`, headers: { 'x-api-key': adminKey } })).json().data, { metadata: {}, status: 'active' })
+    } finally {
+      oids.forEach((oid, i) => { pg.types.setTypeParser(oid, before[i]!) })
+    }
+  }
+})
+
+t.test('a pool whose answers are binary is refused, and one may be given to many', async t => {
+  const connectionString = await createDatabase(t)
+  const register = async (pool: pg.Pool) => {
+    const host = Fastify()
+    t.teardown(() => host.close())
+    await host.register(sipherSessions, { pool, encryptionKeys, sweepIntervalMs: 0 })
+    await host.ready()
+    return host
+  }
+  await t.rejects(register(createPool(t, connectionString, { binary: true } as pg.PoolConfig)), { message: 'The option pool is of connections with binary: true, whose answers are not read; give another one, or connectionString.' })
+  const pool = createPool(t, connectionString)
+  const warnings: string[] = []
+  const note = ({ name }: Error) => { warnings.push(name) }
+  process.on('warning', note)
+  const before = pool.getMaxListeners()
+  const hosts = await Promise.all(Array.from({ length: 12 }, () => register(pool)))
+  await sleep(10)
+  process.off('warning', note)
+  t.strictSame(warnings, [])
+  await Promise.all(hosts.map(host => host.close()))
+  t.equal(pool.getMaxListeners(), before)
+})
+
 t.test('times that are none are refused at the start', async t => {
   const connectionString = await createDatabase(t)
   for (const timeoutMs of [0, -1, NaN, Infinity, 3_600_001]) {
@@ -229,7 +278,7 @@ async function useStatements (t: Test, options: { stored: number, rounds: number
     await requestCountRepository.increment('x')
   }
   const { rows } = await sessionDatabase.query<{ name: string, types: string[], kept: boolean }>(
-    'select name, parameter_types::text[] as types, generic_plans > 0 as kept from pg_prepared_statements order by name')
+    'select name, to_jsonb(parameter_types::text[]) as types, generic_plans > 0 as kept from pg_prepared_statements order by name')
   t.strictSame(rows.map(({ name }) => name), ['authenticate', 'authenticate-and-count', 'count', 'create-sessions', 'delete-sessions', 'get-sessions', 'note-access', 'patch-sessions', 'use-sessions'])
   return { sessionDatabase, statements: rows }
 }
