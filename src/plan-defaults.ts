@@ -1,9 +1,13 @@
 import { type Placement } from './fill-defaults.js'
+import { essenceOf, isInRange } from './media-type.js'
 import { hasPath, isJsonSchema, type GetSchema } from './schemas/properties.js'
 
 /** Which of a session's values a route or an operation takes, and where. */
 export interface DefaultsPlan {
+  /** In a body of any type that it takes. */
   body: readonly Placement[]
+  /** The same by media type or range, where its schema tells them apart. */
+  bodyByType: ReadonlyMap<string, readonly Placement[]>
   query: readonly Placement[]
   /** Whether it describes neither: then it takes all values in its body. */
   undescribed: boolean
@@ -42,11 +46,20 @@ export function planDefaults (placements: readonly Placement[], body: unknown, q
     })
     : untold
   const undescribed = body === undefined && query === undefined
+  const { content } = (body ?? {}) as { content?: Record<string, unknown> }
   return {
     body: undescribed ? placements : taken(body),
+    bodyByType: new Map(isJsonSchema(body) ? Object.entries(content ?? {}).map(([type, media]) => [essenceOf(type), taken({ content: { [type]: media } })]) : []),
     query: taken(query),
     undescribed,
     isReadable: isJsonSchema(body) && isJsonSchema(query),
     lost: [...lost]
   }
+}
+
+/** What goes into a body of a media type; into one that does not say it, as a body that is made is, what goes into JSON. */
+export function bodyPlacements ({ body, bodyByType }: DefaultsPlan, mediaType = 'application/json'): readonly Placement[] {
+  // The longer the range, the more it says.
+  const ranges = [...bodyByType.keys()].filter(range => isInRange(mediaType, range)).sort((a, b) => Number(a.includes('*')) - Number(b.includes('*')) || b.length - a.length)
+  return bodyByType.get(ranges[0]!) ?? body
 }

@@ -1,5 +1,6 @@
 import { type Http2ServerRequest } from 'node:http2'
 import { type FastifyRequest } from 'fastify'
+import { isJson } from './media-type.js'
 
 /** Whether a part of the body has yet to come. Requests that are injected do not say, and have come as a whole. */
 export function bodyIsOnItsWay ({ raw }: FastifyRequest): boolean {
@@ -17,7 +18,7 @@ export function isBodyless (request: FastifyRequest): boolean {
   // Of no bytes that say what type they are, as fetch sends them for '', a parser may have made an empty text.
   if (body !== undefined && body !== null && body !== '') return false
   if (!isOfUnknownLength(request)) return Number(headers['content-length'] ?? 0) === 0
-  return body === undefined && /^application\/(?:[^;]+\+)?json\b/i.test(headers['content-type'] ?? '')
+  return body === undefined && isJson(headers['content-type'] ?? '')
 }
 
 /** Over HTTP/2 a body needs to say no length, and has no other header of its own. */
@@ -29,6 +30,15 @@ function isOfUnknownLength ({ raw, headers }: FastifyRequest): boolean {
 /** Whether Fastify has dropped the body: it takes one over HTTP/2 that says neither its type nor its length for none. */
 export function isUnread (request: FastifyRequest): boolean {
   return request.body === undefined && request.headers['content-type'] === undefined && 'stream' in request.raw && isOfUnknownLength(request)
+}
+
+/** How JSON begins that a parser of the route has left as text or bytes; `''` where there is none of it, undefined for all else. */
+export function beginningOfUnparsedJson ({ body, headers }: FastifyRequest): string | undefined {
+  if (!(typeof body === 'string' || body instanceof Uint8Array) || !isJson(headers['content-type'] ?? '')) return undefined
+  const text = typeof body === 'string' ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('latin1')
+  // The empty text that `""` is has been parsed.
+  if (text === '') return Number(headers['content-length'] ?? 0) === 0 ? '' : undefined
+  return text.trimStart().charAt(0) || undefined
 }
 
 export function isMultipart ({ headers }: FastifyRequest): boolean {

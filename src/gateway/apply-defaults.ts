@@ -2,6 +2,8 @@ import { type IncomingMessage } from 'node:http'
 import { type FastifyRequest } from 'fastify'
 import { ApiError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
+import { essenceOf, isInRange, isJson } from '../media-type.js'
+import { bodyPlacements } from '../plan-defaults.js'
 import { bodyMethods, type ApplySessionDefaults } from '../plugins/session-defaults.js'
 import { invalidJson } from '../plugins/validation.js'
 import { bodyIsOnItsWay } from '../request-body.js'
@@ -27,16 +29,6 @@ declare module 'fastify' {
 /** Methods whose bodies mean nothing (RFC 9110, 9.3.1); they stream through all the same. */
 export const unparsedMethods: readonly string[] = ['GET', 'HEAD']
 
-/** Whether a media type is JSON: `application/json`, those that end in `+json`, and `text/json`, as servers of .NET take it. */
-export function isJson (mediaType: string): boolean {
-  return /^(?:application|text)\/json$|\+json$/.test(essenceOf(mediaType))
-}
-
-/** A media type without its parameters. */
-function essenceOf (mediaType: string): string {
-  return mediaType.split(';', 1)[0]!.trim().toLowerCase()
-}
-
 /**
  * Fills a session's values into the query string and the JSON body of a request on its way. Only a body that could be
  * given something is read; any other one streams through.
@@ -45,7 +37,9 @@ function essenceOf (mediaType: string): string {
  */
 export function applyUpstream (planOf: (request: FastifyRequest) => OperationPlan, bodyLimit: number): ApplySessionDefaults {
   return async (request, valuesBefore, readAgain) => {
-    const { query: queryPlan, body: bodyPlan, undescribed, mediaTypes, jsonParameters, bracketed } = planOf(request)
+    const plan = planOf(request)
+    const { query: queryPlan, undescribed, mediaTypes, jsonParameters, bracketed } = plan
+    const bodyPlan = bodyPlacements(plan, request.headers['content-type'])
     const wantedOf = (values: SessionDefaultValues) => unparsedMethods.includes(request.method) ? [] : bodyPlan.filter(({ name }) => Object.hasOwn(values, name))
     const changed: ChangedRequest = {}
     let values = valuesBefore
@@ -133,12 +127,6 @@ async function readText (request: FastifyRequest, limit: number, mediaTypes: rea
     throw invalidJson(text)
   }
   return text
-}
-
-/** Whether a media type is in a range, such as `text/*`. */
-export function isInRange (mediaType: string, range: string): boolean {
-  const [essence, wanted] = [essenceOf(mediaType), essenceOf(range)]
-  return wanted === '*/*' || essence === wanted || (wanted.endsWith('/*') && essence.startsWith(wanted.slice(0, -1)))
 }
 
 async function readBody (request: FastifyRequest, limit: number): Promise<Buffer> {

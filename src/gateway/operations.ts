@@ -1,8 +1,8 @@
 import { validationError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
-import { planDefaults } from '../plan-defaults.js'
+import { isInRange, isJson } from '../media-type.js'
+import { bodyPlacements, planDefaults } from '../plan-defaults.js'
 import { resolveReference } from '../schemas/properties.js'
-import { isInRange, isJson } from './apply-defaults.js'
 import { isObject, type OpenApiDocument } from './document.js'
 import { serverPrefixes, type Prefix } from './servers.js'
 import { canonical, createTemplateRouter, isLiteral, type Operation, type OperationPlan } from './template-router.js'
@@ -142,7 +142,8 @@ function readings (path: string): string[] {
 
 function takesTheSame (a: OperationPlan, b: OperationPlan): boolean {
   const isSame = (these: readonly Placement[], those: readonly Placement[]) => these.length === those.length && these.every((placement, i) => placement === those[i])
-  return isSame(a.body, b.body) && isSame(a.query, b.query)
+  const types = new Set([...a.bodyByType.keys(), ...b.bodyByType.keys()])
+  return isSame(a.body, b.body) && isSame(a.query, b.query) && [...types].every(type => isSame(bodyPlacements(a, type), bodyPlacements(b, type)))
 }
 
 /** The value itself, or the one that its local `$ref` leads to; with its `$ref` where that leads to another document. */

@@ -3,9 +3,9 @@ import { type TObject } from '@sinclair/typebox'
 import { type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type onSendHookHandler, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
-import { fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
-import { planDefaults, type DefaultsPlan } from '../plan-defaults.js'
-import { bodyIsOnItsWay, isBodyless, isFillable, isMultipart, isUnread } from '../request-body.js'
+import { eachItem, fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
+import { bodyPlacements, planDefaults, type DefaultsPlan } from '../plan-defaults.js'
+import { beginningOfUnparsedJson, bodyIsOnItsWay, isBodyless, isFillable, isMultipart, isUnread } from '../request-body.js'
 import { isJsonSchema } from '../schemas/properties.js'
 import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { mergeVary } from '../vary.js'
@@ -28,6 +28,8 @@ export interface SessionDefaultsOptions {
    * @default 'refuse'
    */
   onInvalid?: 'refuse' | 'ignore'
+  /** The host's own authentication, by headers of its own. */
+  identify?: unknown
 }
 
 /**
@@ -82,7 +84,7 @@ declare module 'fastify' {
  * Fills the values of the session that a request names into what the request left out, before validation, and
  * refuses the request when there is no such session.
  */
-export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, onInvalid = 'refuse' }) => {
+export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, onInvalid = 'refuse', identify }) => {
   const names = Object.keys(defaults.properties)
   const placements = placementsOf(names, mapping)
   const plans = new WeakMap<object, RoutePlan>()
@@ -118,6 +120,9 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
       for (const { name } of takenBy(plan, route)) unread.delete(name)
     }
     if (count > 0 && unread.size > 0) warnOfUnread(fastify.log, unread)
+    if (fastify.hasDecorator('use')) {
+      fastify.log.warn('Handlers of @fastify/express and @fastify/middie answer before a session is looked at: requests for them get no defaults, and are not refused where there is no such session. Make what takes defaults a route of Fastify\'s.')
+    }
     // An instance inherits from the one that it is in.
     if (count === 0 && Object.getPrototypeOf(fastify) !== Object.prototype) {
       fastify.log.warn('sipher-sessions is registered in a scope without other routes: those around it take nothing of a session, and do not refuse one that there is not. Register it where your routes are, or wrap the plugin that registers it in fastify-plugin.')
@@ -217,7 +222,10 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
     return (request, reply, _payload, done) => {
       // Not before: other hooks change it after this one.
       const { config } = route
-      if ((config?.sessionDefaults !== false && !config?.sessionsApi) || request.namedSession !== null) reply.header('vary', mergeVary(reply.getHeader('vary'), 'X-Session-Id'))
+      const isNamed = request.namedSession !== null
+      // What one session's owner is answered is for no other key, which is refused.
+      const names = isNamed && identify === undefined ? 'X-Session-Id, X-API-Key, Authorization' : 'X-Session-Id'
+      if ((config?.sessionDefaults !== false && !config?.sessionsApi) || isNamed) reply.header('vary', mergeVary(reply.getHeader('vary'), names))
       done()
     }
   }
@@ -230,7 +238,8 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   /** Fills in what is missing, in place, and returns the names of what was filled in. */
   function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: SessionDefaultValues): string {
     const inQuery = fillDefaults(request.query, values, plan.query)
-    const inBody = fillBody(request, plan, values)
+    const placements = plan.bodyByType.size === 0 ? plan.body : bodyPlacements(plan, request.headers['content-type'])
+    const inBody = fillBody(request, plan, placements, values)
     if (inQuery.length === 0 && inBody.length === plan.body.length) return plan.bodyNames
     return listOf([...inQuery, ...inBody].map(({ name }) => name))
   }
@@ -289,19 +298,27 @@ function takenBy ({ body, query, undescribed }: DefaultsPlan, { method }: RouteO
   return undescribed && [method].flat().every(name => !bodyMethods.includes(name)) ? [] : [...query, ...body]
 }
 
-function fillBody (request: FastifyRequest, plan: DefaultsPlan, values: SessionDefaultValues): Placement[] {
+/** @param placements those of the body's media type */
+function fillBody (request: FastifyRequest, plan: DefaultsPlan, placements: readonly Placement[], values: SessionDefaultValues): Placement[] {
   const { body } = request
-  if (isFillable(body)) return isMultipart(request) ? [] : fillDefaults(body, values, plan.body)
+  if (isFillable(body)) return isMultipart(request) ? [] : fillDefaults(body, values, placements)
   // A GET has no body to fill, and a DELETE gets one only where its schema asks for it.
   if (plan.undescribed && !bodyMethods.includes(request.method)) return []
+  const wanted = placements.filter(({ name }) => Object.hasOwn(values, name))
+  const beginning = beginningOfUnparsedJson(request)
+  if (beginning !== undefined && wanted.some(({ path: [first] }) => beginning === '' || beginning === (first === eachItem ? '[' : '{'))) throw unparsed()
   if (!isBodyless(request)) {
-    if (isUnread(request) && plan.body.some(({ name }) => Object.hasOwn(values, name))) throw withoutType()
+    if (isUnread(request) && wanted.length > 0) throw withoutType()
     return []
   }
   const created = {}
-  const filled = fillDefaults(created, values, plan.body)
+  const filled = fillDefaults(created, values, placements)
   if (filled.length > 0) request.body = created
   return filled
+}
+
+function unparsed (): ApiError {
+  return new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: 'The session\'s defaults go into the JSON body, which this route does not parse. Send no X-Session-Id; the route has to take them by a function in config.sessionDefaults, or to leave them by false.' })
 }
 
 function withoutType (): ApiError {

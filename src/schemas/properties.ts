@@ -16,13 +16,14 @@ interface Node {
  * it refers to (shared ones and its document's own), and in the parts of `allOf`, `anyOf` and `oneOf`, in `then` and
  * `else`, and in what depends on other properties. Of a route's body that is declared by media type, each schema counts. What is
  * only answered (`readOnly`) is not spoken of.
- * What `if` asks about, and what a pattern of names allows, is not spoken of: a map of any names takes no defaults.
+ * What `if` asks about, and what a pattern of names allows, is not spoken of: a map of any names takes no defaults, unless somebody
+ * has given them a place within it, as in `variables.chain`.
  *
  * @param root the document that holds the schema, where that is not the schema itself
  */
 export function hasPath (schema: unknown, path: readonly PathStep[], getSchema: GetSchema, root: unknown = schema): boolean {
   let nodes: Node[] = [{ schema, root, document: root }]
-  for (const step of path) nodes = nodes.flatMap(node => follow(node, step, getSchema))
+  path.forEach((step, depth) => { nodes = nodes.flatMap(node => follow(node, step, getSchema, depth > 0)) })
   return nodes.some(node => !isForbidden(node, getSchema))
 }
 
@@ -71,7 +72,20 @@ function isPlain (value: unknown): value is Record<string, unknown> {
   return isObject(value) && [Object.prototype, null].includes(Object.getPrototypeOf(value) as object | null)
 }
 
-function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
+/** What is in a map of any names, and a list of anything. */
+const anything = { type: ['object', 'array'] }
+
+/** Keywords by which a schema says what there may be in it. */
+const describing = ['properties', 'patternProperties', 'items', 'prefixItems', 'contains', '$ref', '$dynamicRef', '$recursiveRef', 'allOf', 'anyOf', 'oneOf']
+
+/** Whether it is a map of any names, or a list of anything. */
+function isOpen (schema: Record<string, unknown>, step: PathStep): boolean {
+  const type = step === eachItem ? 'array' : 'object'
+  return [schema.type].flat().includes(type) && describing.every(keyword => schema[keyword] === undefined) && schema.additionalProperties !== false
+}
+
+/** @param isWithin whether the path has led into something */
+function follow (node: Node, step: PathStep, getSchema: GetSchema, isWithin: boolean): Node[] {
   const found: Node[] = []
   const visited = new Set<unknown>()
 
@@ -79,6 +93,7 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema): Node[] {
     if (!isObject(schema) || visited.has(schema)) return
     visited.add(schema)
     const root = typeof schema.$id === 'string' && !schema.$id.startsWith('#') ? schema : outer
+    if (isWithin && isOpen(schema, step)) found.push({ schema: anything, root, document })
     if (typeof schema.$ref === 'string') visit(resolveReference(schema.$ref, { root, document }, getSchema))
     if (typeof schema.$dynamicRef === 'string') {
       visit(resolveReference(schema.$dynamicRef, { root, document }, getSchema))

@@ -257,6 +257,31 @@ t.test('a template may end in what stands for all that follows, or in what may b
   ])
 })
 
+t.test('a body takes what the document has for its media type', async t => {
+  const content = {
+    'application/json': { schema: takes('chain', 'memo') },
+    'application/merge-patch+json': { schema: takes('memo') },
+    'application/*': { schema: takes('privacyLevel') }
+  }
+  const { send, port, withSession } = await start(t, {
+    openapi: writeDocument(t, {
+      paths: {
+        '/rec': { patch: { requestBody: { content } } },
+        '/a/{id}': { post: { requestBody: { content } } },
+        '/a/b%2Fc': { post: bodyOf(takes('chain', 'privacyLevel')) },
+        '/a/b/c': { post: { requestBody: { content } } }
+      }
+    })
+  })
+  const patch = async (type: string) => (await send('PATCH', '/rec', '{"memo":"x"}', { 'content-type': type })).body
+  t.equal(await patch('application/json; charset=utf-8'), '{"chain":"near","memo":"x"}')
+  t.equal(await patch('application/merge-patch+json'), '{"memo":"x"}')
+  t.equal(await patch('application/own+json'), '{"privacyLevel":"shielded","memo":"x"}')
+  t.equal(await patch('text/json'), '{"chain":"near","privacyLevel":"shielded","memo":"x"}', 'of a type that none is for, all')
+  t.equal((await send('PATCH', '/rec', undefined, {})).body, '{"chain":"near"}', 'a body that is made is JSON')
+  t.equal((await exchange(port, { method: 'POST', path: '/a/b%2Fc', headers: { ...withSession, ...json }, body: '{}' })).status, 400, 'operations that differ by a type are not the same')
+})
+
 t.test('HEAD is what the document has for it, or for GET, and is refused where that differs', async t => {
   const chain = { parameters: [{ in: 'query', name: 'chain' }] }
   const { send, port, withSession } = await start(t, {

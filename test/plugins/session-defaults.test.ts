@@ -234,17 +234,104 @@ t.test('answers to GET that depend on the session say so to caches, and keep wha
     host.post('/post', { schema: { querystring } }, async () => 'text')
   })
   const varyOf = async (method: 'GET' | 'HEAD' | 'POST', url: string, sent: object = {}) => (await host.inject({ method, url, headers: { ...sent } })).headers.vary
-  for (const sent of [{}, { ...headers, 'x-session-id': sessionId }, { ...headers, 'x-session-id': unknownSessionId }]) {
-    t.equal(await varyOf('GET', '/takes', sent), 'X-Session-Id')
-    t.equal(await varyOf('HEAD', '/takes', sent), 'X-Session-Id')
-    t.equal(await varyOf('GET', '/function', sent), 'X-Session-Id')
+  const ofKey = 'X-Session-Id, X-API-Key, Authorization'
+  for (const [sent, names] of [[{}, 'X-Session-Id'], [{ ...headers, 'x-session-id': sessionId }, ofKey], [{ ...headers, 'x-session-id': unknownSessionId }, ofKey]] as const) {
+    t.equal(await varyOf('GET', '/takes', sent), names)
+    t.equal(await varyOf('HEAD', '/takes', sent), names)
+    t.equal(await varyOf('GET', '/function', sent), names)
   }
   t.equal(await varyOf('GET', '/own'), 'Accept, x-session-id')
   t.equal(await varyOf('GET', '/refuses'), undefined)
   t.equal(await varyOf('GET', '/v1/health'), undefined)
-  for (const sent of [{}, { ...headers, 'x-session-id': sessionId }]) t.equal(await varyOf('GET', '/nothing', sent), 'X-Session-Id', 'its handler may look')
+  for (const [sent, names] of [[{}, 'X-Session-Id'], [{ ...headers, 'x-session-id': sessionId }, ofKey]] as const) t.equal(await varyOf('GET', '/nothing', sent), names, 'its handler may look')
   t.equal((await host.inject({ url: '/nothing', headers: { ...headers, 'x-session-id': unknownSessionId } })).headers['cache-control'], 'no-store', 'a refusal is for nobody else')
   t.equal(await varyOf('POST', '/post'), undefined)
+})
+
+t.test('where the host says who asks, what answers vary by besides the session is for it to say', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, identify: () => ({ id: 'ann', tier: 'pro' }) })
+  host.get('/x', async () => 'text')
+  const sessionId = await createSession(host, '')
+  t.equal((await host.inject({ url: '/x', headers: { 'x-session-id': sessionId } })).headers.vary, 'X-Session-Id')
+})
+
+t.test('JSON that a route does not parse is refused where it would be filled in', async t => {
+  const { send, headers, host } = await startHost(t, host => {
+    const echo = async ({ body }: FastifyRequest) => ({ got: `${body as string}` })
+    host.post('/parsed', echo)
+    for (const [prefix, parseAs] of [['/text', 'string'], ['/bytes', 'buffer']] as const) {
+      void host.register(async scope => {
+        scope.removeContentTypeParser('application/json')
+        scope.addContentTypeParser(['application/json', 'text/plain'], { parseAs }, (_request, body, done) => { done(null, body) })
+        scope.post('/free', echo)
+        scope.post('/list', { schema: { body: Type.Unsafe({ items: { properties: { key: {} } } }) }, validatorCompiler: () => () => true }, echo)
+        scope.post('/viewing', { schema: { body: Type.Unsafe({ properties: { rpcProvider: {} } }) }, validatorCompiler: () => () => true }, echo)
+        scope.post('/none', { config: { sessionDefaults: false } }, echo)
+      }, { prefix })
+    }
+  }, { mapping: { defaultViewingKey: '[].key' } })
+  const refused = failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'The session\'s defaults go into the JSON body, which this route does not parse. Send no X-Session-Id; the route has to take them by a function in config.sessionDefaults, or to leave them by false.')
+  const post = (url: string, payload: string, type = 'application/json') => send({ method: 'POST', url, payload, headers: { 'content-type': type } })
+  for (const prefix of ['/text', '/bytes']) {
+    for (const payload of ['{"a":1}', ' \n{}', '[{}]', '']) t.strictSame(await post(`${prefix}/free`, payload), { ...refused, applied: undefined }, payload)
+    for (const payload of ['"x"', '1', ' ']) t.strictSame(await post(`${prefix}/free`, payload), { status: 200, applied: undefined, body: { got: payload } }, payload)
+    t.strictSame(await post(`${prefix}/list`, '[{}]'), { ...refused, applied: undefined })
+    for (const [path, payload] of [['/list', '{}'], ['/viewing', '{}'], ['/none', '{"a":1}']] as const) t.strictSame(await post(prefix + path, payload), { status: 200, applied: undefined, body: { got: payload } }, path)
+    t.equal((await post(`${prefix}/free`, '{}', 'text/plain')).status, 200)
+    t.equal((await host.inject({ method: 'POST', url: `${prefix}/free`, payload: '{}', headers: { ...headers, 'content-type': 'application/json' } })).body, '{"got":"{}"}', 'without a session it is served')
+  }
+  for (const text of ['x', '']) t.strictSame(await post('/parsed', JSON.stringify(text)), { status: 200, applied: undefined, body: { got: text } })
+})
+
+t.test('a body takes what the schema of its media type has', async t => {
+  const { send } = await startHost(t, host => {
+    host.addContentTypeParser(['application/merge-patch+json', 'application/other+json'], { parseAs: 'string' }, (_request, body, done) => { done(null, JSON.parse(body as string)) })
+    const content = {
+      'application/json': { schema: { type: 'object', properties: { chain: {}, memo: {} } } },
+      'application/merge-patch+json': { schema: { type: 'object', properties: { memo: {}, privacyLevel: {} } } }
+    }
+    host.patch('/rec', { schema: { body: { content } } }, async ({ body }) => body)
+  })
+  const patch = (payload: string, type: string) => send({ method: 'PATCH', url: '/rec', payload, headers: { 'content-type': type } })
+  t.strictSame(await patch('{"memo":"x"}', 'Application/JSON; charset=utf-8'), { status: 200, applied: 'chain', body: { memo: 'x', chain: 'near' } })
+  t.strictSame(await patch('{"memo":"x"}', 'application/merge-patch+json'), { status: 200, applied: 'privacyLevel', body: { memo: 'x', privacyLevel: 'shielded' } })
+  t.strictSame(await patch('{"memo":"x"}', 'application/other+json'), { status: 200, applied: 'chain, privacyLevel', body: { memo: 'x', chain: 'near', privacyLevel: 'shielded' } }, 'of a type that none is for, all')
+  t.strictSame(await send({ method: 'PATCH', url: '/rec' }), { status: 200, applied: 'chain', body: { chain: 'near' } }, 'a body that is made is JSON')
+})
+
+t.test('a place within a map of any names, or a list of anything, is what the host says', async t => {
+  const { send } = await startHost(t, host => {
+    const echo = async ({ body }: FastifyRequest) => body
+    host.post('/graphql', { schema: { body: { type: 'object', properties: { variables: { type: ['object', 'null'], additionalProperties: true } } } } }, echo)
+    host.post('/list', { schema: { body: { type: 'object', properties: { list: { type: 'array' } } } } }, echo)
+    host.post('/closed', { schema: { body: { type: 'object', properties: { variables: { type: 'object', properties: { amount: {} } }, list: { type: 'array', items: { type: 'string' } } } } } }, echo)
+    host.post('/open', { schema: { body: { type: 'object', additionalProperties: true } } }, echo)
+  }, { mapping: { chain: 'variables.chain', privacyLevel: 'list[].of.level', defaultViewingKey: ['key', 'list'] } })
+  const post = (url: string, payload: object) => send({ method: 'POST', url, payload })
+  t.strictSame(await post('/graphql', { variables: { amount: 5 } }), { status: 200, applied: 'chain', body: { variables: { amount: 5, chain: 'near' } } })
+  t.strictSame(await post('/graphql', {}), { status: 200, applied: 'chain', body: { variables: { chain: 'near' } } })
+  t.strictSame(await post('/graphql', { variables: null }), { status: 200, applied: undefined, body: { variables: null } })
+  t.strictSame(await post('/list', { list: [{}, { of: {} }] }), { status: 200, applied: 'privacyLevel', body: { list: [{ of: { level: 'shielded' } }, { of: { level: 'shielded' } }] } })
+  t.strictSame(await post('/closed', { variables: {}, list: [] }), { status: 200, applied: undefined, body: { variables: {}, list: [] } })
+  t.strictSame(await post('/open', {}), { status: 200, applied: undefined, body: {} }, 'a map of any names takes nothing by itself')
+})
+
+t.test('at the start a warning tells of handlers that sessions do not reach', async t => {
+  const warnings = async (decorate: boolean) => {
+    const lines: string[] = []
+    const host = Fastify({ logger: { level: 'warn', stream: { write (line: string) { lines.push((JSON.parse(line) as { msg: string }).msg) } } } })
+    t.teardown(() => host.close())
+    await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+    host.post('/x', async () => 'text')
+    // As both plugins do.
+    if (decorate) host.decorate('use', () => {})
+    await host.ready()
+    return lines
+  }
+  t.strictSame(await warnings(false), [])
+  t.match(await warnings(true), [/^Handlers of @fastify\/express and @fastify\/middie answer before a session is looked at: /])
 })
 
 t.test('what the host\'s 404 handler serves takes defaults, or is refused, like any route', async t => {

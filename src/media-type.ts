@@ -1,0 +1,15 @@
+/** A media type without its parameters. */
+export function essenceOf (mediaType: string): string {
+  return mediaType.split(';', 1)[0]!.trim().toLowerCase()
+}
+
+/** Whether a media type is JSON: `application/json`, those that end in `+json`, and `text/json`, as servers of .NET take it. */
+export function isJson (mediaType: string): boolean {
+  return /^(?:application|text)\/json$|\+json$/.test(essenceOf(mediaType))
+}
+
+/** Whether a media type is in a range, such as `text/*`. */
+export function isInRange (mediaType: string, range: string): boolean {
+  const [essence, wanted] = [essenceOf(mediaType), essenceOf(range)]
+  return wanted === '*/*' || essence === wanted || (wanted.endsWith('/*') && essence.startsWith(wanted.slice(0, -1)))
+}
