@@ -73,7 +73,7 @@ t.test('a host brings its own schema of what sessions hold', async t => {
   const { sessionId } = (await create({ region: 'eu', options: { verbose: true } })).json().data
   t.strictSame((await host.inject({ url: '/where', headers: { ...headers, 'x-session-id': sessionId } })).json(), { region: 'eu' })
   t.strictSame((await create({ options: { verbose: true } })).json().error.details, [{ field: 'defaults.region', reason: 'is missing' }])
-  t.strictSame((await create({ region: 'eu', chain: 'near' })).json().error.details, [{ field: 'defaults.chain', reason: 'is not a known field' }], 'it is closed')
+  t.strictSame((await create({ region: 'eu', chain: 'near' })).json().error.details, [{ field: 'defaults.chain', reason: 'is not a known field; known are region, options, list, labels' }], 'it is closed')
   t.equal((await create({ region: 'eu', list: [{ name: 'a' }, null] })).statusCode, 201)
   t.equal((await create({ region: 'eu', list: [{ name: 'a', nmae: 'b' }] })).statusCode, 400, 'and so are the objects in it')
   t.equal((await create({ region: 'eu', labels: { 'x-a': 'b' } })).statusCode, 201)
@@ -86,6 +86,45 @@ t.test('a host brings its own schema of what sessions hold', async t => {
     t.strictSame([refused.statusCode, refused.json().error.details], [400, [{ field: 'defaults', reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }]], 'and holds up no statement')
   }
   t.equal((await create({ region: 'a\\u0000' })).statusCode, 503)
+})
+
+t.test('what a union of values or types takes is told in one sentence', async t => {
+  const { Union, Literal, Null } = Type
+  const defaults = Type.Object({
+    network: Type.Optional(Union([Literal('mainnet'), Literal('testnet')])),
+    fee: Type.Optional(Union([Type.Number(), Null()])),
+    mode: Type.Optional(Union([Literal('auto'), Type.Integer()])),
+    level: Type.Optional(Union([Type.Unsafe({ enum: ['low', 'high'] }), Literal(3)])),
+    shape: Type.Optional(Union([Type.Object({ a: Type.String() }), Null()]))
+  })
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults })
+  await host.ready()
+  const { headers } = await createKey(host)
+  const reasons = async (name: string, value: unknown) => {
+    const { error } = (await host.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: { [name]: value } } })).json()
+    return error.details.map(({ field, reason }: { field: string, reason: string }) => `${field} ${reason}`)
+  }
+  t.strictSame(await reasons('network', 'c'), ['defaults.network must be one of mainnet, testnet'])
+  t.strictSame(await reasons('network', 'Testnet'), ['defaults.network must be one of mainnet, testnet; did you mean "testnet"?'])
+  t.strictSame(await reasons('fee', 'x'), ['defaults.fee must be number or null'])
+  t.strictSame(await reasons('mode', 1.5), ['defaults.mode must be "auto" or integer'])
+  t.strictSame(await reasons('level', 'mid'), ['defaults.level must be one of low, high, 3'])
+  t.strictSame(await reasons('shape', { a: 1 }), ['defaults.shape.a must be string', 'defaults.shape must be null', 'defaults.shape must match a schema in anyOf'], 'of another one, each part')
+})
+
+t.test('where a default that is required has no example, none is given', async t => {
+  const examplesOf = async (examples?: string[]) => {
+    const host = Fastify()
+    t.teardown(() => host.close())
+    const defaults = Type.Object({ network: Type.String({ ...(examples && { examples }) }), chain: Type.Optional(Type.String({ examples: ['near'] })) })
+    await host.register(sipherSessions, { encryptionKeys, connectionString: 'postgres://unused', migrate: false, sweepIntervalMs: 0, defaults })
+    const { schemas } = (await host.inject('/v1/openapi.json')).json().components
+    return ['CreateSessionRequest', 'UpdateSessionRequest', 'GetSession200Response', 'DeleteSession200Response'].map(name => schemas[name].examples?.length)
+  }
+  t.strictSame(await examplesOf(), [undefined, undefined, undefined, 1])
+  t.strictSame(await examplesOf(['a']), [1, 1, 1, 1])
 })
 
 t.test('a session is answered as it is filled in, whatever the host\'s schema says by then', async t => {

@@ -102,9 +102,9 @@ t.test('the document tells of the headers of answers', async t => {
     const documented = Object.keys(operations[operation]!.responses[statusCode]!.headers ?? {}).map(name => name.toLowerCase())
     // What a session does not hold has no header.
     const expected = documented.filter(name => name !== 'x-request-id' && !/^x-session-default-(?!chain)/.test(name))
-    const sent = Object.keys(response.headers).filter(name => /^(?:retry-after|ratelimit-|x-(?:principal|resolve|session)-)/.test(name))
+    const sent = Object.keys(response.headers).filter(name => /^(?:retry-after|www-authenticate|ratelimit-|x-(?:principal|resolve|session)-)/.test(name))
     t.strictSame(sent.sort(), expected.sort(), `${operation} ${statusCode}`)
-    if (statusCode >= 400) t.ok(documented.includes('x-request-id') && 'x-request-id' in response.headers)
+    t.ok(documented.includes('x-request-id') && 'x-request-id' in response.headers)
   }
   t.strictSame(statuses, {
     'POST /v1/sessions': [201, 400, 401],

@@ -5,7 +5,7 @@ import { type Placement } from '../fill-defaults.js'
 import { essenceOf, isInRange, isJson } from '../media-type.js'
 import { bodyPlacements } from '../plan-defaults.js'
 import { bodyMethods, type ApplySessionDefaults } from '../plugins/session-defaults.js'
-import { invalidJson } from '../plugins/validation.js'
+import { invalidJson, notUtf8 } from '../plugins/validation.js'
 import { bodyIsOnItsWay } from '../request-body.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { fillQuery } from './fill-query.js'
@@ -119,7 +119,7 @@ async function readText (request: FastifyRequest, limit: number, mediaTypes: rea
   try {
     text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
   } catch {
-    throw new ApiError('INVALID_JSON', { message: 'The body is not valid JSON: it is not UTF-8. Send one JSON object.' })
+    throw notUtf8()
   }
   try {
     if (text !== '') JSON.parse(text)

@@ -194,7 +194,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
         select ${columns} from changed`,
       [`key_${timePrefixedId(16).toString('hex')}`, hashApiKey(secret), displayPrefix(secret), tier, name, JSON.stringify(metadata), expiresAt, actor, namesOf(given)]))
       const [record] = rows
-      if (!record) throw expiryLiesInThePast()
+      if (!record) throw expiryLiesInThePast(expiresAt!)
       return { secret, record }
     },
 
@@ -261,7 +261,7 @@ export function createApiKeyRepository (database: Queryable, actor: string, onNo
         ), audited as (${auditKeys('key.update', 'changed', '$7::text', '$8::text[]')})
         select ${columns} from changed`,
       [id, tier, name, metadata && JSON.stringify(metadata), expiresAt !== undefined, expiresAt, actor, namesOf(changes)]))
-      return rows[0] ?? refuse(id, expiryLiesInThePast)
+      return rows[0] ?? refuse(id, () => expiryLiesInThePast(expiresAt!))
     },
 
     /**
@@ -299,8 +299,10 @@ function namesOf (values: object): string[] {
   return Object.entries(values).filter(([, value]) => value !== undefined).map(([name]) => name)
 }
 
-function expiryLiesInThePast (): ApiError {
-  return validationError('body', [{ field: 'expiresAt', reason: 'lies in the past' }])
+function expiryLiesInThePast (expiresAt: number): ApiError {
+  // As milliseconds they are in the seventies.
+  const isInSeconds = expiresAt > Date.now() / 1000
+  return validationError('body', [{ field: 'expiresAt', reason: `lies in the past${isInSeconds && expiresAt < 1e11 ? '; it is in milliseconds since the epoch, and this looks like seconds' : ''}` }])
 }
 
 function notFound (): never {

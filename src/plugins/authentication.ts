@@ -123,7 +123,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     const hash = hashApiKey(key)
     const isNew = !seenValid.has(hash)
     if (isNew) {
-      if (!isWellFormedApiKey(key)) throw invalidApiKey()
+      if (!isWellFormedApiKey(key)) throw invalidApiKey(malformed)
       await fastify.requestLimits.knownToFail(request)
     }
     meanwhile()
@@ -195,7 +195,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
     await fastify.requestLimits.knownToFail(request)
     try {
       const key = credential(request)
-      if (key === null) throw unauthorized()
+      if (key === null) throw unauthorized('This operation needs the admin key. Send it as X-API-Key: <key> or Authorization: Bearer <key>.')
       // Digests are of one length whatever was sent, which is what a constant-time comparison needs.
       if (!timingSafeEqual(Buffer.from(hashApiKey(key)), adminDigest)) throw invalidApiKey('This operation takes the admin key alone, and this is not it.')
     } catch (error) {
@@ -240,9 +240,12 @@ function requireValid (principal: Principal | null): Principal | null {
   return principal
 }
 
-function unauthorized (): ApiError {
-  return new ApiError('UNAUTHORIZED', { headers: challenge })
+function unauthorized (message?: string): ApiError {
+  return new ApiError('UNAUTHORIZED', { headers: challenge, ...(message !== undefined && { message }) })
 }
+
+/** What is known without a look-up. */
+const malformed = 'What was sent is no API key of this service: those begin with sk_free_, sk_pro_ or sk_ent_, and this is another one, is not whole, or has quotes or a word around it.'
 
 function invalidApiKey (message?: string): ApiError {
   return new ApiError('INVALID_API_KEY', { headers: challenge, ...(message !== undefined && { message }) })

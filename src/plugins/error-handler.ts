@@ -5,10 +5,10 @@ import { ApiError, validationError } from '../errors.js'
 import { challenge } from './authentication.js'
 
 /** The API's error for whatever a route or the framework has thrown. What is not the caller's fault hides its cause. */
-function toApiError (error: unknown): ApiError {
+function toApiError (error: unknown, request: FastifyRequest): ApiError {
   if (error instanceof ApiError) return error
   const { code = '', statusCode = 500, message } = error as Partial<FastifyError>
-  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new ApiError('PAYLOAD_TOO_LARGE', { cause: error })
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new ApiError('PAYLOAD_TOO_LARGE', { message: `The body is larger than the ${request.routeOptions.bodyLimit} bytes that this operation takes. Send a smaller one.`, cause: error })
   if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return new ApiError('UNSUPPORTED_MEDIA_TYPE', { cause: error })
   if (code === 'FST_ERR_MAX_PARAM_LENGTH') return validationError('request', [{ field: 'url', reason: 'holds a parameter that is too long' }])
   if (code === 'FST_ERR_BAD_URL') return validationError('request', [{ field: 'url', reason: 'holds a percent sign that begins no valid escape' }])
@@ -28,7 +28,7 @@ function retryAfter (error: unknown): Record<string, string> {
 
 /** Answers with the error in the API's envelope, whatever the route says of its responses. */
 export function sendError (request: FastifyRequest, reply: FastifyReply, error: unknown): FastifyReply {
-  const apiError = toApiError(error)
+  const apiError = toApiError(error, request)
   if (apiError.statusCode === 500) {
     request.log.error({ err: apiError.cause }, 'request failed')
     reply.header('x-request-id', request.id)

@@ -1,9 +1,11 @@
+import { isUtf8 } from 'node:buffer'
 import AjvCompiler from '@fastify/ajv-compiler'
 import { SerializerSelector } from '@fastify/fast-json-stringify-compiler'
 import { closest, distance } from 'fastest-levenshtein'
 import { type FastifyInstance, type FastifySchemaCompiler, type FastifySerializerCompiler, type FastifySchemaValidationError } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorDetail } from '../errors.js'
+import { patternReasons } from '../schemas/api-key.js'
 
 const maxDetails = 20
 const maxDepth = 100
@@ -35,20 +37,28 @@ export default fp(async (fastify) => {
   // what was stored before the host changed the schema.
   fastify.setSerializerCompiler(once(() => SerializerSelector()({ ...fastify.getSchemas(), SessionDefaults: { $id: 'SessionDefaults' } }, {}) as FastifySerializerCompiler<unknown>))
 
-  fastify.setSchemaErrorFormatter((errors, where) => validationError(places[where] ?? where, errors.slice(0, maxDetails).map(describe)))
+  fastify.setSchemaErrorFormatter((errors, where) => validationError(places[where] ?? where, inOne(errors).slice(0, maxDetails).map(describe)))
 
   // Clients generated from the contract send a JSON content type with requests that have no body.
   const parseJson = fastify.getDefaultJsonParser('error', 'error')
   fastify.removeAllContentTypeParsers()
-  fastify.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body: string, done) => {
-    if (body === '') return done(null, undefined)
+  fastify.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, bytes: Buffer, done) => {
+    if (bytes.length === 0) return done(null, undefined)
     const encoding = request.headers['content-encoding'] ?? 'identity'
     if (encoding.trim().toLowerCase() !== 'identity') return done(new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: `A body with Content-Encoding ${encoding.slice(0, 50)} is not read. Send it without.` }))
+    // What is none would be stored with other characters in its place.
+    if (!isUtf8(bytes)) return done(notUtf8())
+    const body = bytes.toString()
     if (nestsTooDeep(body)) return done(new ApiError('INVALID_JSON', { message: `The body is not taken: it is nested more than ${maxDepth} levels deep.` }))
     void parseJson(request, body, (error, value) => {
       if (error) done(invalidJson(body))
       else done(null, value)
     })
+  })
+  // Some clients name the type of forms where they send nothing.
+  fastify.addContentTypeParser('*', ({ headers }, _payload, done) => {
+    const isEmpty = headers['transfer-encoding'] === undefined && Number(headers['content-length']) === 0
+    done(isEmpty ? null : new ApiError('UNSUPPORTED_MEDIA_TYPE'))
   })
 }, { name: 'validation', fastify: '5.x' })
 
@@ -100,6 +110,10 @@ function nestsTooDeep (body: string): boolean {
   return false
 }
 
+export function notUtf8 (): ApiError {
+  return new ApiError('INVALID_JSON', { message: 'The body is not valid JSON: it is not UTF-8. Send one JSON object.' })
+}
+
 export function invalidJson (body: string): ApiError {
   let reason = 'it sets __proto__ or constructor.prototype'
   try {
@@ -125,7 +139,33 @@ function createBucket (fastify: FastifyInstance, inherited: Record<string, unkno
 }
 
 /** What Ajv says with `verbose`, beside what Fastify's type knows. */
-type VerboseError = FastifySchemaValidationError & { parentSchema?: { properties?: object }, data?: unknown }
+type VerboseError = FastifySchemaValidationError & { parentSchema?: { properties?: object }, schema?: unknown, data?: unknown }
+
+/** A part of a union that is a value, values or a type by itself. */
+interface Simple {
+  const?: unknown
+  enum?: unknown[]
+  type?: unknown
+}
+
+/** What a union of values or types, such as TypeBox's of literals, is told of in one error rather than one for each part. */
+function inOne (errors: readonly VerboseError[]): VerboseError[] {
+  const unions = new Map<string, VerboseError>()
+  for (const error of errors) {
+    if (error.keyword !== 'anyOf') continue
+    const parts = error.schema as Simple[]
+    if (!parts.every(part => part.const !== undefined || part.enum !== undefined || simpleTypes.includes(String(part.type)))) continue
+    const values = parts.flatMap(part => part.enum ?? (part.const === undefined ? [] : [part.const]))
+    const types = parts.filter(part => part.enum === undefined && part.const === undefined).map(({ type }) => String(type))
+    unions.set(error.instancePath, types.length === 0
+      ? { ...error, keyword: 'enum', params: { allowedValues: values.map(String) } }
+      : { ...error, message: `must be ${[...values.map(value => JSON.stringify(value)), ...types].join(' or ')}` })
+  }
+  const isTold = ({ keyword, instancePath }: VerboseError) => unions.has(instancePath) && ['const', 'enum', 'type'].includes(keyword)
+  return errors.filter(error => !isTold(error)).map(error => error.keyword === 'anyOf' ? unions.get(error.instancePath) ?? error : error)
+}
+
+const simpleTypes = ['string', 'number', 'integer', 'boolean', 'null']
 
 function describe (error: VerboseError): ErrorDetail {
   const path = error.instancePath.slice(1).replaceAll('/', '.').replaceAll('~1', '/').replaceAll('~0', '~')
@@ -135,13 +175,16 @@ function describe (error: VerboseError): ErrorDetail {
       return { field: inside(error.params.missingProperty), reason: 'is missing' }
     case 'additionalProperties': {
       const name = String(error.params.additionalProperty)
-      return { field: inside(name), reason: `is not a known field${suggest(name, Object.keys(error.parentSchema?.properties ?? {}))}` }
+      const known = Object.keys(error.parentSchema?.properties ?? {})
+      return { field: inside(name), reason: `is not a known field${suggest(name, known) || (known.length > 0 ? `; known are ${known.join(', ')}` : '')}` }
     }
     case 'enum': {
       const allowed = error.params.allowedValues as string[]
       const meant = typeof error.data === 'string' ? suggest(error.data, allowed) : ''
       return { field: path, reason: `must be one of ${allowed.join(', ')}${meant}` }
     }
+    case 'pattern':
+      return { field: shorten(path), reason: patternReasons[String(error.params.pattern)] ?? String(error.message) }
     default:
       return path === '' ? { field: '(root)', reason: describeRoot(error) } : { field: shorten(path), reason: String(error.message) }
   }

@@ -9,7 +9,7 @@ import { sessionTiers } from '../plugins/tiers.js'
 import validation from '../plugins/validation.js'
 import { apiKeySchemas } from '../schemas/api-key.js'
 import { ErrorResponse, failures } from '../schemas/envelope.js'
-import { rateLimitHeaders, withHeaders } from '../schemas/response-headers.js'
+import { rateLimitHeaders, requestIdHeader, withHeaders } from '../schemas/response-headers.js'
 import { createSessionSchemas } from '../schemas/session.js'
 import { createApiKey } from './admin/create-key.js'
 import { getApiKey } from './admin/get-key.js'
@@ -159,7 +159,8 @@ const uncountedStatuses = [401, 503]
 function describeRoutes (scope: FastifyInstance, { security, codes = [], isCounted = false }: RouteDescription): void {
   scope.addHook('onRoute', route => {
     const response = { ...(codes.length > 0 && failures(...codes)), ...route.schema?.response as object }
-    route.schema = { ...route.schema, response: withHeaders(response, rateLimitHeaders, status => isCounted && !uncountedStatuses.includes(status)) }
+    const counted = withHeaders(response, rateLimitHeaders, status => isCounted && !uncountedStatuses.includes(status))
+    route.schema = { ...route.schema, response: withHeaders(counted, requestIdHeader, () => true) }
     route.config = { ...route.config, security }
     route.bodyLimit ??= bodyLimit
     // A host's would answer 503 for what is then carried out; the service has limits of its own.

@@ -21,6 +21,11 @@ export const ApiKeyParams = Type.Object({ id: ApiKeyId })
  */
 const namePattern = '^(?:[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]|[\\ud800-\\udbff][\\udc00-\\udfff])*$'
 
+/** What is wrong with a value that does not fit a pattern which says that to nobody. */
+export const patternReasons: Readonly<Record<string, string>> = {
+  [namePattern]: 'must have no control characters, line breaks, and characters that turn the direction of text'
+}
+
 const name = Type.String({ minLength: 1, maxLength: 100, pattern: namePattern, description: 'For people, to know the key by.', examples: ['agent-7'] })
 const metadata = Type.Record(Type.String(), Type.Unknown(), { description: 'Anything the operator wants to keep with the key.', examples: [{ team: 'payments' }] })
 const expiresAt = timestamp('When the key stops working; a key without it works until it is revoked.', 1821087600000)

@@ -1,6 +1,6 @@
 import { Type, type TSchema } from '@sinclair/typebox'
 import { errorCodes, type ErrorCode } from '../errors.js'
-import { requestIdHeader, retryAfterHeader, type ResponseHeaders } from './response-headers.js'
+import { challengeHeader, requestIdHeader, retryAfterHeader, type ResponseHeaders } from './response-headers.js'
 import { stringEnum } from './string-enum.js'
 
 /** The answer of every operation that succeeds: the data under `data`, beside `success: true`. */
@@ -37,7 +37,7 @@ export function failures (...codes: ErrorCode[]): Record<string, unknown> {
     const { status, description, example } = errorCodes[code]
     const response = responses[status] ??= {
       description,
-      headers: { ...requestIdHeader, ...((status === 429 || status === 503) && retryAfterHeader) },
+      headers: { ...requestIdHeader, ...(status === 401 && challengeHeader), ...((status === 429 || status === 503) && retryAfterHeader) },
       content: { 'application/json': { schema: Type.Ref(ErrorResponse.$id!), examples: {} } }
     }
     if (response.description !== description) response.description += ` Or: ${description}`

@@ -8,6 +8,10 @@ export const requestIdHeader: ResponseHeaders = {
   'X-Request-Id': { type: 'string', description: 'The id under which the log has the request.' }
 }
 
+export const challengeHeader: ResponseHeaders = {
+  'WWW-Authenticate': { type: 'string', description: 'The scheme by which to authenticate.' }
+}
+
 export const retryAfterHeader: ResponseHeaders = {
   'Retry-After': { type: 'integer', description: 'Seconds after which to try again.' }
 }

@@ -83,15 +83,15 @@ export function createSessionSchemas (defaults: TObject) {
   })
   const Defaults = Type.Unsafe<SessionDefaultValues>(Type.Ref('SessionDefaults'))
   const example = exampleOf(defaults)
-  const patch = Object.fromEntries(Object.entries(example).slice(0, 1))
+  const patch = example && Object.fromEntries(Object.entries(example).slice(0, 1))
   const times = { createdAt: 1789551600000, expiresAt: 1789555200000, lastAccessedAt: 1789552800000 }
   const createdAt = timestamp('When the session was created.', times.createdAt)
   const expiresAt = timestamp('When the session ends; fixed at creation.', times.expiresAt)
   const lastAccessedAt = timestamp('When the owner last used the session, exact to a minute.', times.lastAccessedAt)
   const sessionId = exampleSessionId
-  const component = <const I extends string>($id: I, data: unknown) => ({
+  const component = <const I extends string>($id: I, data: object) => ({
     $id,
-    examples: [{ success: true, data }]
+    ...(!('defaults' in data && data.defaults === undefined) && { examples: [{ success: true, data }] })
   })
 
   return {
@@ -106,7 +106,7 @@ export function createSessionSchemas (defaults: TObject) {
     }, {
       $id: 'CreateSessionRequest',
       additionalProperties: false,
-      examples: [{ defaults: example, ttlSeconds: 3600 }]
+      ...(example && { examples: [{ defaults: example, ttlSeconds: 3600 }] })
     }),
     CreateSession201Response: successOf(
       Type.Object({ sessionId: SessionId, defaults: Defaults, createdAt, expiresAt }, { additionalProperties: false }),
@@ -125,7 +125,7 @@ export function createSessionSchemas (defaults: TObject) {
     }, {
       $id: 'UpdateSessionRequest',
       additionalProperties: false,
-      examples: [{ defaults: patch }]
+      ...(patch && { examples: [{ defaults: patch }] })
     }),
     UpdateSession200Response: successOf(
       Type.Object({ sessionId: SessionId, defaults: Defaults, expiresAt, lastAccessedAt }, { additionalProperties: false }),
@@ -153,11 +153,11 @@ function close<Schema extends TSchema> (schema: Schema): Schema {
   return closed as Schema
 }
 
-/** The first example that each property gives of itself, as one object. */
-function exampleOf (defaults: TObject): SessionDefaultValues {
+/** The first example that each property gives of itself, as one object; none where one that is required gives none. */
+function exampleOf (defaults: TObject): SessionDefaultValues | undefined {
   const example: SessionDefaultValues = {}
   for (const [name, { examples }] of Object.entries(defaults.properties)) {
     if (Array.isArray(examples) && examples.length > 0) example[name] = examples[0]
   }
-  return example
+  return defaults.required?.every(name => name in example) === false ? undefined : example
 }

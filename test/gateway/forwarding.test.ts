@@ -174,7 +174,7 @@ t.test('every request needs a key; before a public API those that carry one need
     return status === 200 ? 200 : { status, body: json() }
   }
   const missing = failure(401, 'UNAUTHORIZED', 'This operation needs an API key. Send it as X-API-Key: <key> or Authorization: Bearer <key>.')
-  const bad = failure(401, 'INVALID_API_KEY', 'The API key is unknown, revoked or expired. Check it, or ask the operator for a new one.')
+  const bad = failure(401, 'INVALID_API_KEY', 'What was sent is no API key of this service: those begin with sk_free_, sk_pro_ or sk_ent_, and this is another one, is not whole, or has quotes or a word around it.')
   t.strictSame(await answerOf(closed.port, {}), missing)
   for (const value of ['nope', adminKey]) t.strictSame(await answerOf(closed.port, { 'x-api-key': value }), bad)
   t.strictSame(await answerOf(closed.port, { authorization: 'Bearer nope' }), bad)

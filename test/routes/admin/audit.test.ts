@@ -83,7 +83,7 @@ t.test('the log is read page by page, by key and by action', async t => {
     ['?cursor=x', 'cursor', 'must match pattern "^[1-9][0-9]{0,17}$"'],
     ['?action=key.creat', 'action', 'must be one of key.create, key.update, key.rotate, key.revoke, session.create, session.update, session.delete; did you mean "key.create"?'],
     ['?key=%00', 'key', 'must match pattern "^[^\\u0000]+$"'],
-    ['?page=2', 'page', 'is not a known field']
+    ['?page=2', 'page', 'is not a known field; known are limit, cursor, key, action']
   ]
   for (const [query, field, reason] of cases) {
     t.strictSame(answer(await service.inject({ url: `/v1/admin/audit${query}`, headers: admin })),

@@ -169,6 +169,13 @@ t.test('a change that is not valid is a 400 that names why, and nothing is chang
   t.strictSame(await show(service, id), before)
 })
 
+t.test('a key is rotated by clients that name a type for no body', async t => {
+  const { service } = await startService(t)
+  const { id } = await createKey(service)
+  const headers = { 'x-api-key': adminKey, 'content-type': 'application/x-www-form-urlencoded', 'content-length': '0' }
+  t.equal((await service.inject({ method: 'POST', url: `/v1/admin/keys/${id}/rotate`, headers })).statusCode, 200)
+})
+
 t.test('what is not JSON or too large is refused by both', async t => {
   const { service } = await startService(t)
   const { id, key } = await createKey(service)
@@ -176,7 +183,7 @@ t.test('what is not JSON or too large is refused by both', async t => {
     const send = (payload: string, type = 'application/json') => service.inject({ method, url: `/v1/admin/keys/${path}`, headers: { ...admin, 'content-type': type }, payload })
     const unreadable = '{"__proto__": 1}'
     t.strictSame(answer(await send(unreadable)), failure(400, 'INVALID_JSON', 'The body is not valid JSON: it sets __proto__ or constructor.prototype. Send one JSON object.'))
-    t.strictSame(answer(await send(JSON.stringify({ name: 'x'.repeat(65 * 1024) }))), failure(413, 'PAYLOAD_TOO_LARGE', 'The body is larger than this operation takes.'))
+    t.strictSame(answer(await send(JSON.stringify({ name: 'x'.repeat(65 * 1024) }))), failure(413, 'PAYLOAD_TOO_LARGE', 'The body is larger than the 65536 bytes that this operation takes. Send a smaller one.'))
     t.strictSame(answer(await send('name=x', 'application/x-www-form-urlencoded')), failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'This operation takes JSON. Send it with Content-Type: application/json.'))
   }
   t.ok(await accepts(service, key))

@@ -10,6 +10,7 @@ const operations = (id: string) => [
 
 const unauthorized = failure(401, 'UNAUTHORIZED', 'This operation needs an API key. Send it as X-API-Key: <key> or Authorization: Bearer <key>.')
 const invalidKey = failure(401, 'INVALID_API_KEY', 'The API key is unknown, revoked or expired. Check it, or ask the operator for a new one.')
+const malformedKey = failure(401, 'INVALID_API_KEY', 'What was sent is no API key of this service: those begin with sk_free_, sk_pro_ or sk_ent_, and this is another one, is not whole, or has quotes or a word around it.')
 
 t.test('a session of another key answers exactly as one that never existed', async t => {
   const { service } = await startService(t)
@@ -74,9 +75,10 @@ t.test('unknown, malformed, revoked and expired keys are a 401', async t => {
   await createPool(t, connectionString).query('update sipher_sessions.api_keys set expires_at = now() where id = $1', [expired.id])
   const elsewhere = await createKey((await startService(t)).service)
 
-  for (const key of [revoked.key, expired.key, elsewhere.key, 'garbage', `${elsewhere.key}0`]) {
+  const keys = [revoked.key, expired.key, elsewhere.key, 'garbage', `${elsewhere.key}0`, `"${elsewhere.key}"`, `Bearer ${elsewhere.key}`]
+  for (const [i, key] of keys.entries()) {
     for (const operation of operations(unknownSessionId)) {
-      t.strictSame(answer(await service.inject({ ...operation, headers: { 'x-api-key': key } })), invalidKey)
+      t.strictSame(answer(await service.inject({ ...operation, headers: { 'x-api-key': key } })), i < 3 ? invalidKey : malformedKey)
     }
   }
 })

@@ -50,8 +50,8 @@ t.test('what is not valid is a 400 that names it, and nothing is stored', async 
     ['a misspelt field', { defaults: { chian: 'near' } }, [{ field: 'defaults.chian', reason: 'is not a known field; did you mean "chain"?' }]],
     ['a field in another case', { defaults: { privacy_level: 'maximum' } }, [{ field: 'defaults.privacy_level', reason: 'is not a known field; did you mean "privacyLevel"?' }]],
     ['a part of a field\'s name', { defaults: { viewingKey: '0x1' } }, [{ field: 'defaults.viewingKey', reason: 'is not a known field; did you mean "defaultViewingKey"?' }]],
-    ['a field that is near none', { defaults: { colour: 'red' } }, [{ field: 'defaults.colour', reason: 'is not a known field' }]],
-    ['a very long field', { defaults: { ['x'.repeat(300)]: 1 } }, [{ field: `defaults.${'x'.repeat(91)}…`, reason: 'is not a known field' }]],
+    ['a field that is near none', { defaults: { colour: 'red' } }, [{ field: 'defaults.colour', reason: 'is not a known field; known are chain, privacyLevel, rpcProvider, backend, defaultViewingKey' }]],
+    ['a very long field', { defaults: { ['x'.repeat(300)]: 1 } }, [{ field: `defaults.${'x'.repeat(91)}…`, reason: 'is not a known field; known are chain, privacyLevel, rpcProvider, backend, defaultViewingKey' }]],
     ['an unknown field beside the defaults', { defaults: {}, ttl: 60 }, [{ field: 'ttl', reason: 'is not a known field; did you mean "ttlSeconds"?' }]],
     ['a misspelt value', { defaults: { rpcProvider: 'heluis' } }, [{ field: 'defaults.rpcProvider', reason: 'must be one of helius, quicknode, triton, generic; did you mean "helius"?' }]],
     ['a value of another type', { defaults: { backend: 7 } }, [
@@ -106,10 +106,16 @@ t.test('what is not a JSON body has a code of its own, and nothing is stored', a
   t.strictSame(answer(await post('{"defaults":{"__proto__":{"chain":"near"}}}', json)), invalidJson('it sets __proto__ or constructor.prototype'))
   t.strictSame(answer(await post('{"defaults":{}}', { ...headers, 'content-type': 'text/plain' })),
     failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'This operation takes JSON. Send it with Content-Type: application/json.'))
+  for (const body of [Buffer.from('{"defaults":{"chain":"n\u00e9ar"}}', 'latin1'), Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22])]) {
+    t.strictSame(answer(await service.inject({ method: 'POST', url: '/v1/sessions', headers: json, payload: body })), invalidJson('it is not UTF-8'))
+  }
+  const nothing = { ...headers, 'content-type': 'application/x-www-form-urlencoded' }
+  t.equal((await post(undefined, { ...nothing, 'content-length': '0' })).json().error.code, 'VALIDATION_ERROR', 'no body is of no type')
+  t.equal((await post('a', { ...nothing, 'transfer-encoding': 'chunked' })).json().error.code, 'UNSUPPORTED_MEDIA_TYPE')
   t.strictSame(answer(await post('{"defaults":{}}', { ...json, 'content-encoding': 'gzip' })), failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'A body with Content-Encoding gzip is not read. Send it without.'))
   t.equal((await post('{"defaults":1}', { ...json, 'content-encoding': 'Identity' })).json().error.code, 'VALIDATION_ERROR')
   t.strictSame(answer(await post(JSON.stringify({ defaults: {}, padding: 'x'.repeat(70_000) }), json)),
-    failure(413, 'PAYLOAD_TOO_LARGE', 'The body is larger than this operation takes.'))
+    failure(413, 'PAYLOAD_TOO_LARGE', 'The body is larger than the 65536 bytes that this operation takes. Send a smaller one.'))
   const nested = (depth: number) => `{"defaults":${'['.repeat(depth)}"]\\"["${']'.repeat(depth)}}`
   t.strictSame(answer(await post(nested(100), json)), failure(400, 'INVALID_JSON', 'The body is not taken: it is nested more than 100 levels deep.'))
   t.equal((await post(nested(99), json)).json().error.code, 'VALIDATION_ERROR')

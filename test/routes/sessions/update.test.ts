@@ -29,7 +29,7 @@ t.test('a patch that is not valid is a 400 that names why, and changes nothing',
   const cases: [payload: object, details: { field: string, reason: string }[]][] = [
     [{ defaults: { chain: 'solanna', privacyLevel: 'maximum' } }, [{ field: 'defaults.chain', reason: `must be one of ${chains}; did you mean "solana"?` }]],
     [{ defaults: { chain: 'sui', privacyLvl: 'maximum' } }, [{ field: 'defaults.privacyLvl', reason: 'is not a known field; did you mean "privacyLevel"?' }]],
-    [{ defaults: { chain: 'sui' }, ttlSeconds: 600 }, [{ field: 'ttlSeconds', reason: 'is not a known field' }]],
+    [{ defaults: { chain: 'sui' }, ttlSeconds: 600 }, [{ field: 'ttlSeconds', reason: 'is not a known field; known are defaults' }]],
     [{}, [{ field: 'defaults', reason: 'is missing' }]]
   ]
   for (const [payload, details] of cases) {
