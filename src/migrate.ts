@@ -41,11 +41,13 @@ const lockKey = 7_315_402_236
  * that start together wait for each other and find nothing left to do, and a process killed halfway leaves the
  * database as it was.
  *
+ * @param onConnect called once there is a connection
  * @throws SchemaVersionError when the database was migrated by a newer release than this one, or is not in UTF8
  */
-export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>): Promise<void> {
+export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>, onConnect?: () => void): Promise<void> {
   const migrations = await listMigrations()
   const client = await pool.connect()
+  onConnect?.()
   client.on('error', ignore)
   const database: Queryable = { query: (text, values) => client.query({ text, values, types: columnTypes } as QueryConfig) }
   let failed: Error | undefined

@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { Type, type TObject } from '@sinclair/typebox'
 import swagger from '@fastify/swagger'
 import Fastify, { type FastifyInstance } from 'fastify'
@@ -329,16 +331,22 @@ t.test('a migration that takes longer than a host starts is told of in a sentenc
   t.teardown(() => blocker.release())
   await blocker.query('begin')
   await blocker.query('select pg_advisory_xact_lock(7315402236)')
-  const start = async (pluginTimeout: number) => {
+  const start = async (pluginTimeout: number, where: object = { connectionString }) => {
     const host = Fastify({ pluginTimeout })
     t.teardown(() => host.close())
-    await host.register(sipherSessions, { connectionString, encryptionKeys, sweepIntervalMs: 0 })
+    await host.register(sipherSessions, { ...where, encryptionKeys, sweepIntervalMs: 0 })
     await host.ready()
   }
   await t.rejects(start(1000), {
     message: 'The database is not migrated after 900 ms, and Fastify waits for 1000 ms (pluginTimeout): the migration takes long, or waits for another instance\'s. ' +
       'Give Fastify more time, or migrate before the start: npx sipher-sessions migrate'
   })
+  const silent = createServer(() => {})
+  silent.listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  const pool = createPool(t, `postgres://127.0.0.1:${(silent.address() as AddressInfo).port}/x`, { connectionTimeoutMillis: 3000 })
+  t.teardown(() => { silent.close() })
+  await t.rejects(start(1000, { pool }), { message: 'The database has given no connection within 900 ms: is it there, or are all connections of the pool taken?' })
   const patient = start(0)
   await blocker.query('rollback')
   await patient

@@ -219,8 +219,9 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
       await database.query('update sipher_sessions.request_counts set requests = requests where false')
     },
 
-    async migrate (): Promise<void> {
-      await migrate(pool, log)
+    /** @param onConnect called once there is a connection */
+    async migrate (onConnect: () => void): Promise<void> {
+      await migrate(pool, log, onConnect)
     },
 
     async close (): Promise<void> {
@@ -236,13 +237,17 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
 }
 
 /** @param limitMs how long Fastify waits, 0 for ever: what it says then is that somebody forgot to resolve a promise */
-async function inTimeToStart (migrated: Promise<void>, limitMs: number): Promise<void> {
+async function inTimeToStart (run: (onConnect: () => void) => Promise<void>, limitMs: number): Promise<void> {
+  let isConnected = false
+  const migrated = run(() => { isConnected = true })
   if (limitMs === 0) return migrated
   const earlierMs = Math.floor(limitMs * 0.9)
   let timer: NodeJS.Timeout
   const tooLong = new Promise<void>((_resolve, reject) => {
     timer = setTimeout(() => {
-      reject(new SchemaVersionError(`The database is not migrated after ${earlierMs} ms, and Fastify waits for ${limitMs} ms (pluginTimeout): the migration takes long, or waits for another instance's. ` +
+      reject(new SchemaVersionError(!isConnected
+        ? `The database has given no connection within ${earlierMs} ms: is it there, or are all connections of the pool taken?`
+        : `The database is not migrated after ${earlierMs} ms, and Fastify waits for ${limitMs} ms (pluginTimeout): the migration takes long, or waits for another instance's. ` +
         'Give Fastify more time, or migrate before the start: npx sipher-sessions migrate'))
     }, earlierMs)
   })
@@ -268,6 +273,6 @@ export default fp<DatabaseOptions>(async (fastify, options) => {
   if ((options.pool?.options as { binary?: boolean } | undefined)?.binary) throw new Error('The option pool is of connections with binary: true, whose answers are not read; give another one, or connectionString.')
   const database = createDatabase(options, fastify.log)
   fastify.decorate('sessionDatabase', database)
-  if (options.migrate !== false) fastify.addHook('onReady', () => inTimeToStart(database.migrate(), fastify.initialConfig.pluginTimeout!))
+  if (options.migrate !== false) fastify.addHook('onReady', () => inTimeToStart(onConnect => database.migrate(onConnect), fastify.initialConfig.pluginTimeout!))
   fastify.addHook('onClose', () => database.close())
 }, { name: 'database', fastify: '5.x' })
