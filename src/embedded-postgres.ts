@@ -74,6 +74,7 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
   })
   if (server.socketDir !== files.socketDir) removeUnusedSocketDir(files)
   let stopped: Promise<void> | undefined
+  const stopping = new AbortController()
   let owner = firstOwner
   let takingBack = Promise.resolve()
   keepOwnership()
@@ -88,6 +89,7 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
   }
 
   async function stop (): Promise<void> {
+    stopping.abort()
     await takingBack
     await owner.end()
     await stopServer(server.pid, files.data, stopTimeoutMs)
@@ -97,14 +99,14 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
   /** The crash of one of the server's processes ends all connections, and with this one the lock that keeps others off. */
   function keepOwnership (): void {
     owner.once('end', () => {
-      if (!stopped) takingBack = takeBack()
+      if (!stopping.signal.aborted) takingBack = takeBack()
     })
   }
 
   async function takeBack (): Promise<void> {
     // Not of another server that somebody has started since on the same data.
     const isOurs = () => readServer(files.data)?.pid === server.pid
-    while (!stopped && isOurs()) {
+    while (!stopping.signal.aborted && isOurs()) {
       const next = await connectOwner(server.socketDir, files.data)
       if (next && isOurs() && await takeOwnership(next, files.data).then(() => true, () => false)) {
         owner = next
@@ -112,7 +114,8 @@ export async function startEmbeddedPostgres (options: EmbeddedPostgresOptions): 
         return
       }
       await next?.end()
-      await sleep(100, undefined, { ref: false })
+      // Who stops it does not wait for that: there may be nothing else that keeps the process.
+      await sleep(100, undefined, { ref: false, signal: stopping.signal }).catch(ignore)
     }
   }
 }

@@ -77,6 +77,7 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
       await database.query('insert into sipher_sessions.migrations (version, name) values ($1, $2)', [version, name])
       log?.info({ migration: name }, 'database schema migrated')
     }
+    await advanceSequence(database)
     await database.query('commit')
   } catch (error) {
     failed = error as Error
@@ -112,12 +113,22 @@ async function requireNoTables (database: Queryable): Promise<void> {
   if (rowCount !== 0) throw new SchemaVersionError('The schema sipher_sessions has tables, and no record of the migrations that made them. Restore it with the rows of sipher_sessions.migrations, or drop it: drop schema sipher_sessions cascade')
 }
 
-/** Logical replication copies the log of changes, but not how far its ids have come: whoever writes to it would be given those that there are. */
+/**
+ * Logical replication copies the log of changes, but not how far its ids have come: whoever writes to it would be given those that
+ * there are.
+ */
 async function advanceSequence (database: Queryable): Promise<void> {
-  await database.query(`
-    select setval('sipher_sessions.changes_id_seq', newest)
+  // Who may not look at the sequence is not told where it is.
+  const { rows: [behind] } = await database.query<{ newest: string }>(`
+    select newest::text
     from (select max(id) as newest from sipher_sessions.changes) as changes
-    where newest > coalesce(pg_sequence_last_value('sipher_sessions.changes_id_seq'::regclass), 0)`)
+    where has_sequence_privilege('sipher_sessions.changes_id_seq', 'usage, select')
+      and newest > coalesce(pg_sequence_last_value('sipher_sessions.changes_id_seq'::regclass), 0)`)
+  if (!behind) return
+  const setting = `select setval('sipher_sessions.changes_id_seq', ${behind.newest})`
+  await database.query(setting).catch((error: unknown) => {
+    throw new SchemaVersionError(`The log of changes is ahead of the sequence of its ids, as after logical replication, and the sequence cannot be set (${(error as Error).message}). As the user who migrates: ${setting}`)
+  })
 }
 
 async function readVersion (database: Queryable): Promise<number> {
@@ -168,7 +179,7 @@ async function requireRelations (database: Queryable): Promise<void> {
     from unnest($1::text[]) as needed (name)
     left join pg_class on relname = name and relnamespace = 'sipher_sessions'::regnamespace
     where oid is null or case relkind when 'S' then not has_sequence_privilege(oid, 'usage, update')
-      else not (has_table_privilege(oid, 'select') and has_table_privilege(oid, 'insert') and has_table_privilege(oid, 'update') and has_table_privilege(oid, 'delete')) end
+      else not has_table_privilege(oid, 'select, insert, update, delete') end
     order by name`, [relations])
   const named = (isMissing: boolean) => rows.filter(({ missing }) => missing === isMissing).map(({ name }) => `sipher_sessions.${name}`).join(', ')
   if (named(true) !== '') throw new SchemaVersionError(`The database lacks ${named(true)}, which its migrations have made. Restore the schema sipher_sessions as a whole.`)

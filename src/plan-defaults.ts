@@ -46,10 +46,13 @@ export function planDefaults (placements: readonly Placement[], body: unknown, q
     })
     : untold
   const undescribed = body === undefined && query === undefined
-  const { content } = (body ?? {}) as { content?: Record<string, unknown> }
+  const { content = {} } = (body ?? {}) as { content?: Record<string, unknown> }
+  // Types that differ in their parameters alone are one: who sends none, or others, has to be given something as well.
+  const essences = new Set(isJsonSchema(body) ? Object.keys(content).map(essenceOf) : [])
+  const ofEssence = (essence: string) => ({ content: Object.fromEntries(Object.entries(content).filter(([type]) => essenceOf(type) === essence)) })
   return {
     body: undescribed ? placements : taken(body),
-    bodyByType: new Map(isJsonSchema(body) ? Object.entries(content ?? {}).map(([type, media]) => [essenceOf(type), taken({ content: { [type]: media } })]) : []),
+    bodyByType: new Map(Array.from(essences, essence => [essence, taken(ofEssence(essence))])),
     query: taken(query),
     undescribed,
     isReadable: isJsonSchema(body) && isJsonSchema(query),
@@ -59,7 +62,7 @@ export function planDefaults (placements: readonly Placement[], body: unknown, q
 
 /** What goes into a body of a media type; into one that does not say it, as a body that is made is, what goes into JSON. */
 export function bodyPlacements ({ body, bodyByType }: DefaultsPlan, mediaType = 'application/json'): readonly Placement[] {
-  // The longer the range, the more it says.
-  const ranges = [...bodyByType.keys()].filter(range => isInRange(mediaType, range)).sort((a, b) => Number(a.includes('*')) - Number(b.includes('*')) || b.length - a.length)
-  return bodyByType.get(ranges[0]!) ?? body
+  // The type itself before a range, and a longer range before the shorter one.
+  const ranges = [...bodyByType.keys()].filter(range => isInRange(mediaType, range)).sort((a, b) => b.length - a.length)
+  return bodyByType.get(essenceOf(mediaType)) ?? bodyByType.get(ranges[0] ?? '') ?? body
 }

@@ -34,11 +34,13 @@ export function isUnread (request: FastifyRequest): boolean {
 
 /** How JSON begins that a parser of the route has left as text or bytes; `''` where there is none of it, undefined for all else. */
 export function beginningOfUnparsedJson ({ body, headers }: FastifyRequest): string | undefined {
-  if (!(typeof body === 'string' || body instanceof Uint8Array) || !isJson(headers['content-type'] ?? '')) return undefined
-  const text = typeof body === 'string' ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('latin1')
-  // The empty text that `""` is has been parsed.
-  if (text === '') return Number(headers['content-length'] ?? 0) === 0 ? '' : undefined
-  return text.trimStart().charAt(0) || undefined
+  const { 'content-type': type = '', 'content-length': length } = headers
+  if (!(typeof body === 'string' || body instanceof Uint8Array) || !isJson(type)) return undefined
+  // A text that has been parsed had its quotes besides.
+  if (typeof body === 'string' && length !== undefined && Number(length) - Buffer.byteLength(body) >= 2) return undefined
+  const text = typeof body === 'string' ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString()
+  // Blanks, of which a byte order mark is one.
+  return text === '' ? '' : text.trimStart().charAt(0) || undefined
 }
 
 export function isMultipart ({ headers }: FastifyRequest): boolean {

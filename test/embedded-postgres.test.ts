@@ -49,6 +49,8 @@ t.test('stopping it is no error when it was killed', async t => {
   await query(postgres.connectionString, 'select 1')
   process.kill(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), 'SIGKILL')
   for (let up = true; up;) up = await query(postgres.connectionString, 'select 1').then(() => true, () => false)
+  // Its owner waits before it looks again whether the server is there.
+  await sleep(150)
   await postgres.stop()
 })
 

@@ -97,6 +97,7 @@ t.test('what a union of values or types takes is told in one sentence', async t 
     fee: Type.Optional(Union([Type.Number(), Null()])),
     mode: Type.Optional(Union([Literal('auto'), Type.Integer()])),
     level: Type.Optional(Union([Type.Unsafe({ enum: ['low', 'high'] }), Literal(3)])),
+    address: Type.Optional(Union([Type.String({ pattern: '^0x' }), Null()])),
     shape: Type.Optional(Union([Type.Object({ a: Type.String() }), Null()]))
   })
   const host = Fastify()
@@ -113,6 +114,7 @@ t.test('what a union of values or types takes is told in one sentence', async t 
   t.strictSame(await reasons('fee', 'x'), ['defaults.fee must be number or null'])
   t.strictSame(await reasons('mode', 1.5), ['defaults.mode must be "auto" or integer'])
   t.strictSame(await reasons('level', 'mid'), ['defaults.level must be one of low, high, 3'])
+  t.strictSame(await reasons('address', 'x'), ['defaults.address must match pattern "^0x"', 'defaults.address must be null', 'defaults.address must match a schema in anyOf'])
   t.strictSame(await reasons('shape', { a: 1 }), ['defaults.shape.a must be string', 'defaults.shape must be null', 'defaults.shape must match a schema in anyOf'], 'of another one, each part')
 })
 

@@ -74,6 +74,23 @@ t.test('after a move by logical replication, which copies no sequences, changes 
   await migrate(pool)
   t.ok(await createSession(service, key))
   t.strictSame(await ids(), [...before, before.at(-1)! + 1000], 'and nothing is left out')
+
+  await pool.query('alter sequence sipher_sessions.changes_id_seq restart; delete from sipher_sessions.migrations where version = 10')
+  await migrate(pool)
+  t.ok(await createSession(service, key), 'where there is something to migrate as well')
+
+  const newest = (await ids()).at(-1)
+  const { rows: [{ role }] } = await pool.query('select \'app_\' || current_database() as role')
+  await pool.query(`create role "${role}" login; grant usage on schema sipher_sessions to "${role}"; grant select, insert, update, delete on all tables in schema sipher_sessions to "${role}"; grant usage on all sequences in schema sipher_sessions to "${role}"; alter sequence sipher_sessions.changes_id_seq restart`)
+  t.teardown(() => pool.query(`drop owned by "${role}"; drop role "${role}"`))
+  const asUser = createPool(t, connectionString.replace(/\/\/[^@]*@/, `//${role}@`))
+  await t.rejects(migrate(asUser), {
+    name: 'SchemaVersionError',
+    message: 'The log of changes is ahead of the sequence of its ids, as after logical replication, and the sequence cannot be set (permission denied for sequence changes_id_seq). ' +
+      `As the user who migrates: select setval('sipher_sessions.changes_id_seq', ${newest})`
+  })
+  await pool.query(`revoke all on sequence sipher_sessions.changes_id_seq from "${role}"; grant update on sequence sipher_sessions.changes_id_seq to "${role}"`)
+  await t.resolves(migrate(asUser), 'who may not look at it leaves it alone')
 })
 
 t.test('deletes are counted in a database that is published as a whole', async t => {

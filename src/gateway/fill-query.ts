@@ -2,6 +2,9 @@ import { validationError } from '../errors.js'
 import { fillDefaults, type Placement } from '../fill-defaults.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 
+/** Stands for what was sent. */
+const sentAlready = Symbol('sent already')
+
 /**
  * Appends the defaults that a query string leaves out, and leaves what it has as it is. A list is repeated; an object
  * goes as JSON. What some servers read as a parameter that would be filled in, and others do not, is refused.
@@ -17,9 +20,12 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
   const sent = new Set(new URLSearchParams(`?${query}`).keys())
   const unclear = new Map<string, string>()
   for (const name of sent) {
-    const [, base, property] = /^([^[]*)\[(.*)\]$/s.exec(name) ?? []
-    if (base !== undefined && bracketed.has(base)) target[base] = Object.assign(target[base] ?? Object.create(null) as object, { [property!]: true })
-    else target[name] = true
+    // Of `options[fast][]`, which is a way to send it, the property is `fast`.
+    const [, base, property] = /^([^[]*)\[([^\]]*)\]/.exec(name) ?? []
+    if (base !== undefined && bracketed.has(base)) {
+      const properties = typeof target[base] === 'object' ? target[base] as object : Object.create(null) as object
+      target[base] = Object.assign(properties, { [property!]: sentAlready })
+    } else target[name] = sentAlready
     unclear.set(baseOf(name), name)
   }
   const filled = fillDefaults(target, values, placements)
@@ -27,7 +33,7 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
     const name = bracketed.has(String(base)) ? undefined : unclear.get(String(base))
     if (name !== undefined) throw validationError('request', [{ field: name.slice(0, 100), reason: `is ${String(base)} to some servers and not to others; send it as ${String(base)}, or send no X-Session-Id` }])
   }
-  const added = Object.entries(target).flatMap(([name, value]) => namesOf(name, value, bracketed)).filter(([name]) => !sent.has(name)).flatMap(([name, value]) => {
+  const added = Object.entries(target).flatMap(([name, value]) => namesOf(name, value, bracketed)).filter(([, value]) => value !== sentAlready).flatMap(([name, value]) => {
     const isJson = jsonParameters.has(name)
     return (isJson ? [value] : [value].flat()).map(item => `${encodeURIComponent(name)}=${encodeURIComponent(isJson || typeof item === 'object' ? JSON.stringify(item) : String(item))}`)
   })

@@ -5,7 +5,7 @@ import { bodyPlacements, planDefaults } from '../plan-defaults.js'
 import { resolveReference } from '../schemas/properties.js'
 import { isObject, type OpenApiDocument } from './document.js'
 import { serverPrefixes, type Prefix } from './servers.js'
-import { canonical, createTemplateRouter, isLiteral, type Operation, type OperationPlan } from './template-router.js'
+import { canonical, createTemplateRouter, isLiteral, type Operation, type OperationPlan, type TemplateRouter } from './template-router.js'
 
 const methods = ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'PATCH', 'DELETE', 'TRACE'] as const
 
@@ -44,7 +44,6 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
   for (const [template, own] of Object.entries(document.paths ?? {})) {
     const referred = resolve(own)
     if (!isObject(own) || !isObject(referred) || template.startsWith('x-')) continue
-    if (!template.startsWith('/')) throw new Error(`its path ${JSON.stringify(template)} does not begin with a slash`)
     const reachable = templatesOf(template)
     if (reachable.length === 0) unreachable.push(template)
     // What stands beside a reference counts as well.
@@ -52,6 +51,7 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
     for (const method of methods) {
       const operation = resolve(item[method.toLowerCase()])
       if (!isObject(operation) || operation.$ref !== undefined) continue
+      if (!template.startsWith('/')) throw new Error(`its path ${JSON.stringify(template)} does not begin with a slash`)
       const query = querySchema([referred.parameters, own.parameters, operation.parameters], resolve)
       const body = resolve(operation.requestBody)
       const content = method === 'GET' || method === 'HEAD' ? {} : contentOf(body)
@@ -77,30 +77,38 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
   // Many frameworks take `/Quote/` for `/quote`; a request for it must not go without what `/quote` takes.
   const lenient = createTemplateRouter(all, { lenient: true })
 
-  function lookUp (find: typeof exact, prefixes: readonly Prefix[], method: string, path: string): Operation[] {
+  function lookUp (find: TemplateRouter['find'], prefixes: readonly Prefix[], method: string, path: string): Operation[] {
     const segments = path.split('/')
+    const meant = canonical(path)
     for (const prefix of prefixes) {
-      const match = prefix.exec(canonical(path))
+      const match = prefix.exec(meant)
       if (!match) continue
       const rest = ['', ...segments.slice(match[0].split('/').length)].join('/')
-      const found = find(method, rest)
+      const restMeant = meant.slice(match[0].length)
+      const found = find(method, rest, restMeant)
       // Where servers have none for HEAD they answer it by the one for GET.
-      if (method === 'HEAD') found.push(...find('GET', rest).filter(({ template }) => found.every(own => own.template !== template)))
+      if (method === 'HEAD' && !isCertain(found)) found.push(...find('GET', rest, restMeant).filter(({ template }) => found.every(own => own.template !== template)))
       if (found.length > 0) return found
     }
     return []
   }
 
+  /** Whether no server takes the path for anything else. */
+  function isCertain (found: readonly Operation[]): boolean {
+    return found.length === 1 && literal.has(found[0]!)
+  }
+
   /** What servers take the path for, the likeliest first. */
-  function candidates (method: string, path: string): OperationPlan[] {
-    const found = lookUp(exact, prefixes, method, path)
-    const isCertain = found.length === 1 && literal.has(found[0]!)
-    return (isCertain ? found : [...found, ...lookUp(lenient, lenientPrefixes, method, path.replaceAll(/\/+/g, '/'))]).map(({ plan }) => plan)
+  function candidates (kind: keyof TemplateRouter, method: string, path: string): OperationPlan[] {
+    const found = lookUp(exact[kind], prefixes, method, path)
+    return (isCertain(found) ? found : [...found, ...lookUp(lenient[kind], lenientPrefixes, method, path.replaceAll(/\/+/g, '/'))]).map(({ plan }) => plan)
   }
 
   return {
     find (method, path) {
-      const [plan, ...others] = readings(path).flatMap(reading => candidates(method, reading))
+      const find = (kind: keyof TemplateRouter) => readings(path).flatMap(reading => candidates(kind, method, reading))
+      const found = find('find')
+      const [plan, ...others] = found.length > 0 ? found : find('findWildcards')
       if (plan && others.some(other => !takesTheSame(plan, other))) {
         throw validationError('request', [{
           field: 'url',
@@ -117,8 +125,10 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
 
 /** The servers of a list, where there is one. */
 function serversIn (list: unknown, where: string): object[] {
-  if (list !== undefined && !Array.isArray(list)) throw new Error(`${where} must be a list, such as [{ url: /v1 }]`)
-  return (list as unknown[] | undefined ?? []).filter(isObject)
+  // Left empty in YAML it is null.
+  const all = list ?? []
+  if (!Array.isArray(all)) throw new Error(`${where} must be a list, such as [{ url: /v1 }]`)
+  return all.filter(isObject)
 }
 
 /**

@@ -14,7 +14,7 @@ export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promis
   // Node takes what is in chunks out of these, and says nothing of the rest, which would arrive as a body of another kind.
   if (!/^(?:chunked)?$/i.test(headers['transfer-encoding'] ?? '')) refuse('Transfer-Encoding', 'must be chunked and nothing else; what is compressed says so in Content-Encoding')
   // Of another method, another operation: it may take other defaults.
-  const override = headers['x-session-id'] === undefined ? undefined : methodOverrides.find(name => headers[name] !== undefined && String(headers[name]).toUpperCase() !== raw.method)
+  const override = headers['x-session-id'] === undefined ? undefined : methodOverrides.find(name => !['', raw.method].includes(String(headers[name] ?? '').toUpperCase()))
   if (override !== undefined) refuse(override, 'must be the method of the request, or be left out, where a session is named')
   const target = raw.url!
   if (!target.startsWith('/')) refuse('url', 'must be a path, such as /transfers')

@@ -40,8 +40,16 @@ interface Shape {
   alike: Candidate[]
   /** Those of which a path may be as well, for in another segment they are literal; found when they are asked for. */
   rivals?: Shape[]
-  /** Those of which it may be where a server does not know a literal segment again. */
-  alternatives?: Shape[]
+  /** Those of the same size that are literal in no segment where this one is otherwise. */
+  compatible?: Shape[]
+}
+
+/** The operations of a document by method and path; a path is given as it was sent, and as `canonical` has it. */
+export interface TemplateRouter {
+  /** Those that servers may take the path for, the likeliest first. */
+  find: (method: string, path: string, meant: string) => Operation[]
+  /** Those with a template for all that begins as it does, such as `/files/{*}`, which servers take where there is no other. */
+  findWildcards: (method: string, path: string, meant: string) => Operation[]
 }
 
 /** Whether the template has no parameter. */
@@ -68,15 +76,13 @@ function isDisguised (segment: string): boolean {
 /**
  * Finds operations by method and path, the literal before the template; with them those that other servers would find, for their
  * templates overlap, such as `/{kind}/me` and `/books/{id}`, or they do not take `/users/%40me` for `/users/@me`, and so for `/users/{id}`.
- * Where there is none, a template that ends in `*` stands for all that begins as it does.
  *
  * The router cannot tell templates apart that differ only in what is around their parameters, such as `/jobs/{id}` and
  * `/jobs/{id}:cancel`: it has one route for them, and the one is chosen of which the most is literal.
  *
  * @param options `lenient` makes no difference of capital letters, of slashes in a row and of one at the end
- * @returns a function whose result is the caller's, the likeliest first
  */
-export function createTemplateRouter (operations: readonly Operation[], { lenient = false } = {}): (method: string, path: string) => Operation[] {
+export function createTemplateRouter (operations: readonly Operation[], { lenient = false } = {}): TemplateRouter {
   const router = FindMyWay({
     maxParamLength: 1_000_000,
     // Those that it takes for unsafe have too many parts, each of which is tried once.
@@ -116,29 +122,40 @@ export function createTemplateRouter (operations: readonly Operation[], { lenien
     bySize.set(sizeOf(shape), [...bySize.get(sizeOf(shape)) ?? [], shape])
   }
 
-  /** Those of the same size that are literal in no segment where this one is otherwise. */
-  function compatible (shape: Shape): Shape[] {
-    return bySize.get(sizeOf(shape))!.filter(other => other !== shape && other.literals.every((literal, i) => literal === null || shape.literals[i] === null || literal === shape.literals[i]))
+  function rivalsOf (shape: Shape, path: readonly string[]): Shape[] {
+    const isAlike = (i: number, literal: string | null) => literal === null || shape.literals[i] === null || literal === shape.literals[i]
+    shape.compatible ??= bySize.get(sizeOf(shape))!.filter(other => other !== shape && other.literals.every((literal, i) => isAlike(i, literal)))
+    const disguised = shape.literals.flatMap((literal, i) => literal !== null && isDisguised(path[i]!) ? [i] : [])
+    shape.rivals ??= shape.compatible.filter(({ literals }) => isMoreLiteral(literals, shape))
+    return disguised.length === 0 ? shape.rivals : [...new Set([...shape.rivals, ...shape.compatible.filter(({ literals }) => disguised.every(i => literals[i] === null))])]
   }
 
-  function rivalsOf (shape: Shape, path: readonly string[]): Shape[] {
-    shape.alternatives ??= compatible(shape)
-    if (shape.literals.some((literal, i) => literal !== null && isDisguised(path[i]!))) return shape.alternatives
-    shape.rivals ??= shape.alternatives.filter(other => other.literals.some((literal, i) => literal !== null && shape.literals[i] === null))
-    return shape.rivals
+  /** Whether it is literal in a segment where the shape is not; the first one, before the slash, always is. */
+  function isMoreLiteral (literals: readonly (string | null)[], shape: Shape): boolean {
+    return literals.some((literal, i) => literal !== null && shape.literals[i] === null)
   }
 
   function isMatch ({ literals }: Pick<Shape, 'literals'>, { expressions }: Candidate, segments: readonly string[]): boolean {
     return literals.every((literal, i) => literal === null ? expressions.get(i)!.test(segments[i]!) : literal === literalOf(segments[i]!))
   }
 
-  return (method, path) => {
-    const shape = router.find(method as HTTPMethod, canonical(path))?.store as Shape | undefined
-    const segments = segmentsOf(canonical(path), lenient)
-    const found = shape ? [shape, ...rivalsOf(shape, segmentsOf(path, lenient))].flatMap(shape => shape.alike.find(candidate => isMatch(shape, candidate, segments)) ?? []) : []
-    if (found.length > 0) return found.map(({ operation }) => operation)
-    const wildcard = wildcards.find(candidate => candidate.method === method && candidate.literals.length < segments.length && isMatch(candidate, candidate, segments))
-    return wildcard ? [wildcard.operation] : []
+  function wildcardsFor (method: string, segments: readonly string[]): Wildcard[] {
+    return wildcards.filter(candidate => candidate.method === method && candidate.literals.length < segments.length && isMatch(candidate, candidate, segments))
+  }
+
+  return {
+    find (method, path, meant) {
+      const shape = router.find(method as HTTPMethod, meant)?.store as Shape | undefined
+      if (!shape) return []
+      const segments = segmentsOf(meant, lenient)
+      const found = [shape, ...rivalsOf(shape, segmentsOf(path, lenient))].flatMap(shape => shape.alike.find(candidate => isMatch(shape, candidate, segments)) ?? [])
+      return [...found, ...wildcardsFor(method, segments).filter(({ literals }) => isMoreLiteral(literals, shape))].map(({ operation }) => operation)
+    },
+    findWildcards (method, _path, meant) {
+      // The longest, and those of which it may be as well.
+      const found = wildcardsFor(method, segmentsOf(meant, lenient))
+      return found.filter(({ literals }) => literals.length === found[0]!.literals.length).map(({ operation }) => operation)
+    }
   }
 }
 

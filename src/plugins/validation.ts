@@ -57,7 +57,7 @@ export default fp(async (fastify) => {
   })
   // Some clients name the type of forms where they send nothing.
   fastify.addContentTypeParser('*', ({ headers }, _payload, done) => {
-    const isEmpty = headers['transfer-encoding'] === undefined && Number(headers['content-length']) === 0
+    const isEmpty = headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0
     done(isEmpty ? null : new ApiError('UNSUPPORTED_MEDIA_TYPE'))
   })
 }, { name: 'validation', fastify: '5.x' })
@@ -155,15 +155,20 @@ function inOne (errors: readonly VerboseError[]): VerboseError[] {
     if (error.keyword !== 'anyOf') continue
     const parts = error.schema as Simple[]
     if (!parts.every(part => part.const !== undefined || part.enum !== undefined || simpleTypes.includes(String(part.type)))) continue
+    // One of the types has more to say, such as a pattern.
+    if (errors.some(({ keyword, instancePath }) => instancePath === error.instancePath && !ofUnions.includes(keyword))) continue
     const values = parts.flatMap(part => part.enum ?? (part.const === undefined ? [] : [part.const]))
     const types = parts.filter(part => part.enum === undefined && part.const === undefined).map(({ type }) => String(type))
     unions.set(error.instancePath, types.length === 0
       ? { ...error, keyword: 'enum', params: { allowedValues: values.map(String) } }
       : { ...error, message: `must be ${[...values.map(value => JSON.stringify(value)), ...types].join(' or ')}` })
   }
-  const isTold = ({ keyword, instancePath }: VerboseError) => unions.has(instancePath) && ['const', 'enum', 'type'].includes(keyword)
+  const isTold = ({ keyword, instancePath }: VerboseError) => unions.has(instancePath) && keyword !== 'anyOf'
   return errors.filter(error => !isTold(error)).map(error => error.keyword === 'anyOf' ? unions.get(error.instancePath) ?? error : error)
 }
+
+/** The keywords of what such a union says of a value. */
+const ofUnions = ['anyOf', 'const', 'enum', 'type']
 
 const simpleTypes = ['string', 'number', 'integer', 'boolean', 'null']
 

@@ -76,12 +76,16 @@ function isPlain (value: unknown): value is Record<string, unknown> {
 const anything = { type: ['object', 'array'] }
 
 /** Keywords by which a schema says what there may be in it. */
-const describing = ['properties', 'patternProperties', 'items', 'prefixItems', 'contains', '$ref', '$dynamicRef', '$recursiveRef', 'allOf', 'anyOf', 'oneOf']
+const describing = [
+  'properties', 'patternProperties', 'propertyNames', 'maxProperties', 'items', 'prefixItems', 'contains', 'maxItems', 'const', 'enum',
+  '$ref', '$dynamicRef', '$recursiveRef', 'allOf', 'anyOf', 'oneOf', 'not', 'if'
+]
 
 /** Whether it is a map of any names, or a list of anything. */
 function isOpen (schema: Record<string, unknown>, step: PathStep): boolean {
   const type = step === eachItem ? 'array' : 'object'
-  return [schema.type].flat().includes(type) && describing.every(keyword => schema[keyword] === undefined) && schema.additionalProperties !== false
+  const { additionalProperties: others = true } = schema
+  return [schema.type].flat().includes(type) && describing.every(keyword => schema[keyword] === undefined) && (others === true || (isObject(others) && Object.keys(others).length === 0))
 }
 
 /** @param isWithin whether the path has led into something */
@@ -89,12 +93,13 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema, isWithin: boo
   const found: Node[] = []
   const visited = new Set<unknown>()
 
-  function visit ({ schema, root: outer, document }: Node): void {
+  /** @param isPart whether others say what there may be as well */
+  function visit ({ schema, root: outer, document }: Node, isPart = false): void {
     if (!isObject(schema) || visited.has(schema)) return
     visited.add(schema)
     const root = typeof schema.$id === 'string' && !schema.$id.startsWith('#') ? schema : outer
-    if (isWithin && isOpen(schema, step)) found.push({ schema: anything, root, document })
-    if (typeof schema.$ref === 'string') visit(resolveReference(schema.$ref, { root, document }, getSchema))
+    if (isWithin && !isPart && isOpen(schema, step)) found.push({ schema: anything, root, document })
+    if (typeof schema.$ref === 'string') visit(resolveReference(schema.$ref, { root, document }, getSchema), isPart)
     if (typeof schema.$dynamicRef === 'string') {
       visit(resolveReference(schema.$dynamicRef, { root, document }, getSchema))
       // Which of them it is depends on the schemas that lead here.
@@ -114,12 +119,12 @@ function follow (node: Node, step: PathStep, getSchema: GetSchema, isWithin: boo
     }
     for (const keyword of ['allOf', 'anyOf', 'oneOf']) {
       const parts = schema[keyword]
-      if (Array.isArray(parts)) parts.forEach(part => visit({ schema: part, root, document }))
+      if (Array.isArray(parts)) parts.forEach(part => visit({ schema: part, root, document }, true))
     }
-    for (const keyword of ['then', 'else']) visit({ schema: schema[keyword], root, document })
+    for (const keyword of ['then', 'else']) visit({ schema: schema[keyword], root, document }, true)
     for (const keyword of ['dependencies', 'dependentSchemas']) {
       const dependents = schema[keyword]
-      if (isObject(dependents)) Object.values(dependents).forEach(part => visit({ schema: part, root, document }))
+      if (isObject(dependents)) Object.values(dependents).forEach(part => visit({ schema: part, root, document }, true))
     }
     // Of OpenAPI: which of the schemas it is that refer to this one, or are mapped. Of JTD: one of these.
     if (isObject(schema.discriminator)) {

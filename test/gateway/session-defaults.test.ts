@@ -190,6 +190,7 @@ t.test('a parameter that not all servers take for the one that would be filled i
     ['/options', '/options?options%5Bprivacy%5D=shielded'],
     ['/options?options[fast]=1&options[a][b]=2', '/options?options[fast]=1&options[a][b]=2&options%5Bprivacy%5D=shielded'],
     ['/options?options[privacy]=maximum', '/options?options[privacy]=maximum'],
+    ['/options?options[privacy][eq]=maximum', '/options?options[privacy][eq]=maximum'],
     ['/options?options=x', '/options?options=x']
   ] as const
   for (const [sent, got] of cases) {
@@ -282,10 +283,31 @@ t.test('a body takes what the document has for its media type', async t => {
   t.equal((await exchange(port, { method: 'POST', path: '/a/b%2Fc', headers: { ...withSession, ...json }, body: '{}' })).status, 400, 'operations that differ by a type are not the same')
 })
 
+t.test('a template for all that follows takes nothing from what the document has besides', async t => {
+  const chain = { parameters: [{ in: 'query', name: 'chain' }] }
+  const { send, port, withSession } = await start(t, {
+    openapi: writeDocument(t, {
+      servers: [{ url: '/' }, { url: '/v1' }],
+      paths: { '/{*}': { get: {}, post: {} }, '/files/{name}': { get: chain }, '/transfer': { post: bodyOf(takes('chain')) }, '/docs/{*}': { get: chain }, '/{bucket}/{key}': { get: {} } }
+    })
+  })
+  t.equal((await send('POST', '/v1/transfer', '{}')).body, '{"chain":"near"}', 'under another of the servers')
+  t.equal((await send('GET', '/files/a%2Fb')).url, '/files/a%2Fb?chain=near')
+  t.equal((await send('GET', '/other')).url, '/other')
+  t.equal((await exchange(port, { path: '/docs/x', headers: withSession })).status, 400, 'and is refused where both may be')
+})
+
+t.test('media types that differ in their parameters alone take the same', async t => {
+  const content = { 'application/json; v=1.0': { schema: takes('chain') }, 'application/json; v=2.0': { schema: takes('memo') }, 'application/own+json': { schema: takes('privacyLevel') } }
+  const { send } = await start(t, { openapi: writeDocument(t, { paths: { '/x': { post: { requestBody: { content } } } } }) })
+  for (const parameter of ['', '; v=1.0', '; v=2.0']) t.equal((await send('POST', '/x', '{}', { 'content-type': `application/json${parameter}` })).body, '{"chain":"near"}')
+  t.equal((await send('POST', '/x', '{}', { 'content-type': 'application/own+json' })).body, '{"privacyLevel":"shielded"}')
+})
+
 t.test('HEAD is what the document has for it, or for GET, and is refused where that differs', async t => {
   const chain = { parameters: [{ in: 'query', name: 'chain' }] }
   const { send, port, withSession } = await start(t, {
-    openapi: writeDocument(t, { paths: { '/x/{id}': { head: {} }, '/x/me': { get: chain }, '/y': { head: {}, get: chain }, '/z/{id}': { head: chain }, '/z/me': { get: chain } } })
+    openapi: writeDocument(t, { paths: { '/x/{id}': { head: {} }, '/x/me': { get: chain }, '/y': { head: {}, get: chain }, '/{page}': { get: chain }, '/z/{id}': { head: chain }, '/z/me': { get: chain } } })
   })
   t.equal((await exchange(port, { method: 'HEAD', path: '/x/me', headers: withSession })).status, 400)
   t.equal((await send('HEAD', '/y')).url, '/y')
@@ -299,9 +321,9 @@ t.test('a header that names another method than the request has is refused where
     const reason = 'must be the method of the request, or be left out, where a session is named'
     t.strictSame({ status: response.status, body: response.json() }, failure(400, 'VALIDATION_ERROR', `The request is not valid: ${name.toLowerCase()} ${reason}`, [{ field: name.toLowerCase(), reason }]))
     t.equal((await exchange(port, { method: 'POST', path: '/x', headers: { ...headers, [name]: 'GET' } })).status, 200)
-    t.equal((await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, [name]: 'post' } })).status, 200)
+    for (const value of ['post', '']) t.equal((await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, [name]: value } })).status, 200)
   }
-  t.equal(received.length, 6)
+  t.equal(received.length, 9)
 })
 
 t.test('a body of a type that the document does not have is refused where the operation takes defaults in JSON', async t => {
@@ -578,7 +600,7 @@ t.test('a document that cannot be used ends the start with a sentence', async t 
     [file('swagger: "2.0"'), `${not}: it is Swagger 2.0`],
     [file('openapi: 3'), not],
     [file('openapi: 3.0.0\npaths: []'), `${not}: its paths are no object`],
-    [file('openapi: 3.0.0\npaths:\n  x: {}'), 'cannot be used: its path "x" does not begin with a slash'],
+    [file('openapi: 3.0.0\npaths:\n  x:\n    get: {}'), 'cannot be used: its path "x" does not begin with a slash'],
     [file('openapi: 3.0.0\nservers: { url: /v1 }'), 'cannot be used: servers must be a list, such as [{ url: /v1 }]'],
     [file('openapi: 3.0.0\npaths:\n  /x:\n    get:\n      servers: {}'), 'cannot be used: the servers of GET /x must be a list, such as [{ url: /v1 }]']
   ]
@@ -586,6 +608,7 @@ t.test('a document that cannot be used ends the start with a sentence', async t 
     await t.rejects(startWith(source), { name: 'UpstreamDocumentError', message: typeof message === 'string' ? `The document of UPSTREAM_OPENAPI, ${source}, ${message}` : message })
   }
   await t.resolves(startWith(`${url}/openapi.yaml`))
+  await t.resolves(startWith(file('openapi: 3.0.0\nservers:\npaths:\n  group: { summary: x }')))
   await t.resolves(startWith(file('openapi: 3.1.0\nwebhooks: {}')), 'one without paths has no operation')
   server.closeAllConnections()
 })

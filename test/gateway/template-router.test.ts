@@ -1,13 +1,16 @@
 import t from 'tap'
-import { createTemplateRouter, type Operation } from '../../src/gateway/template-router.js'
+import { canonical, createTemplateRouter, type Operation } from '../../src/gateway/template-router.js'
 
 function operation (template: string): Operation {
   return { method: 'GET', template, plan: { body: [], bodyByType: new Map(), query: [], undescribed: false, isReadable: true, lost: [], mediaTypes: null } }
 }
 
 function findIn (templates: string[], options?: { lenient: boolean }) {
-  const find = createTemplateRouter(templates.map(operation), options)
-  return (path: string) => find('GET', path).map(({ template }) => template).join(' or ')
+  const { find, findWildcards } = createTemplateRouter(templates.map(operation), options)
+  return (path: string) => {
+    const found = find('GET', path, canonical(path))
+    return (found.length > 0 ? found : findWildcards('GET', path, canonical(path))).map(({ template }) => template).join(' or ')
+  }
 }
 
 t.test('the root is a path as any other', async t => {
@@ -58,4 +61,29 @@ t.test('a parameter may have what the text after it begins with, and takes time 
   t.equal(find(`/compare/${'..'.repeat(100_000)}`.replace(/\.{3}/, 'x')), '/compare/{base}...{head}')
   t.equal(find(`/ohlc/${'-to'.repeat(100_000)}`), '')
   t.ok(performance.now() - began < 1000)
+})
+
+t.test('a template that ends in a star is one among others where it is more literal, and what is left where there are none', async t => {
+  const find = findIn(['/files/{*}', '/{bucket}/{key}', '/a/b/*', '/{x}/{y}/{z}', '/{x}/c/{*}', '/d/{y}/{*}', '/*'])
+  t.equal(find('/files/x'), '/{bucket}/{key} or /files/{*}')
+  t.equal(find('/other/x'), '/{bucket}/{key}')
+  t.equal(find('/a/b/c'), '/{x}/{y}/{z} or /a/b/*')
+  t.equal(find('/files/x/y/z'), '/files/{*}')
+  t.equal(find('/d/c/1/2'), '/{x}/c/{*} or /d/{y}/{*}')
+  t.equal(find('/x'), '/*')
+})
+
+t.test('what a server does not know again may be what is a parameter there', async t => {
+  const find = findIn(['/@me/keys/{id}', '/@me/{kind}/{id}', '/{user}/keys/{id}', '/{a}/{b}/{c}'])
+  t.equal(find('/@me/keys/1'), '/@me/keys/{id}')
+  t.equal(find('/%40me/keys/1'), '/@me/keys/{id} or /{user}/keys/{id} or /{a}/{b}/{c}')
+  t.equal(find('/%40me/%6beys/1'), '/@me/keys/{id} or /{a}/{b}/{c}')
+  t.equal(find('/@me/keys/%40'), '/@me/keys/{id}')
+})
+
+t.test('long paths take time that grows with their length alone', async t => {
+  const find = findIn([...Array.from({ length: 1000 }, (_, i) => `/{a}/t${i}/{*}`), '/x/{*}'])
+  const began = performance.now()
+  t.equal(find(`/x${'/%41'.repeat(50_000)}`), '/x/{*}')
+  t.ok(performance.now() - began < 2000)
 })

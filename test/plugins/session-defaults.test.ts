@@ -282,7 +282,8 @@ t.test('JSON that a route does not parse is refused where it would be filled in'
     t.equal((await post(`${prefix}/free`, '{}', 'text/plain')).status, 200)
     t.equal((await host.inject({ method: 'POST', url: `${prefix}/free`, payload: '{}', headers: { ...headers, 'content-type': 'application/json' } })).body, '{"got":"{}"}', 'without a session it is served')
   }
-  for (const text of ['x', '']) t.strictSame(await post('/parsed', JSON.stringify(text)), { status: 200, applied: undefined, body: { got: text } })
+  t.strictSame(await post('/bytes/free', '\ufeff{"a":1}'), { ...refused, applied: undefined }, 'after a byte order mark')
+  for (const text of ['x', '', '{hello} world']) t.strictSame(await post('/parsed', JSON.stringify(text)), { status: 200, applied: undefined, body: { got: text } })
 })
 
 t.test('a body takes what the schema of its media type has', async t => {
@@ -297,6 +298,7 @@ t.test('a body takes what the schema of its media type has', async t => {
   const patch = (payload: string, type: string) => send({ method: 'PATCH', url: '/rec', payload, headers: { 'content-type': type } })
   t.strictSame(await patch('{"memo":"x"}', 'Application/JSON; charset=utf-8'), { status: 200, applied: 'chain', body: { memo: 'x', chain: 'near' } })
   t.strictSame(await patch('{"memo":"x"}', 'application/merge-patch+json'), { status: 200, applied: 'privacyLevel', body: { memo: 'x', privacyLevel: 'shielded' } })
+  t.strictSame(await patch('{"memo":"x"}', 'application/json; v=2'), { status: 200, applied: 'chain', body: { memo: 'x', chain: 'near' } })
   t.strictSame(await patch('{"memo":"x"}', 'application/other+json'), { status: 200, applied: 'chain, privacyLevel', body: { memo: 'x', chain: 'near', privacyLevel: 'shielded' } }, 'of a type that none is for, all')
   t.strictSame(await send({ method: 'PATCH', url: '/rec' }), { status: 200, applied: 'chain', body: { chain: 'near' } }, 'a body that is made is JSON')
 })
@@ -308,6 +310,10 @@ t.test('a place within a map of any names, or a list of anything, is what the ho
     host.post('/list', { schema: { body: { type: 'object', properties: { list: { type: 'array' } } } } }, echo)
     host.post('/closed', { schema: { body: { type: 'object', properties: { variables: { type: 'object', properties: { amount: {} } }, list: { type: 'array', items: { type: 'string' } } } } } }, echo)
     host.post('/open', { schema: { body: { type: 'object', additionalProperties: true } } }, echo)
+    for (const [i, variables] of [{ additionalProperties: { type: 'number' } }, { maxProperties: 0 }, { propertyNames: { enum: ['x'] } }, { anyOf: [{ type: 'object' }] }].entries()) {
+      host.post(`/not/${i}`, { schema: { body: { type: 'object', properties: { variables: { type: 'object', ...variables } } } } }, echo)
+    }
+    host.post('/any', { schema: { body: { type: 'object', properties: { variables: { type: 'object', additionalProperties: {} } } } } }, echo)
   }, { mapping: { chain: 'variables.chain', privacyLevel: 'list[].of.level', defaultViewingKey: ['key', 'list'] } })
   const post = (url: string, payload: object) => send({ method: 'POST', url, payload })
   t.strictSame(await post('/graphql', { variables: { amount: 5 } }), { status: 200, applied: 'chain', body: { variables: { amount: 5, chain: 'near' } } })
@@ -315,6 +321,8 @@ t.test('a place within a map of any names, or a list of anything, is what the ho
   t.strictSame(await post('/graphql', { variables: null }), { status: 200, applied: undefined, body: { variables: null } })
   t.strictSame(await post('/list', { list: [{}, { of: {} }] }), { status: 200, applied: 'privacyLevel', body: { list: [{ of: { level: 'shielded' } }, { of: { level: 'shielded' } }] } })
   t.strictSame(await post('/closed', { variables: {}, list: [] }), { status: 200, applied: undefined, body: { variables: {}, list: [] } })
+  for (let i = 0; i < 4; i++) t.strictSame(await post(`/not/${i}`, {}), { status: 200, applied: undefined, body: {} }, 'which may not have it')
+  t.equal((await post('/any', {})).applied, 'chain')
   t.strictSame(await post('/open', {}), { status: 200, applied: undefined, body: {} }, 'a map of any names takes nothing by itself')
 })
 

@@ -110,7 +110,7 @@ t.test('what is not a JSON body has a code of its own, and nothing is stored', a
     t.strictSame(answer(await service.inject({ method: 'POST', url: '/v1/sessions', headers: json, payload: body })), invalidJson('it is not UTF-8'))
   }
   const nothing = { ...headers, 'content-type': 'application/x-www-form-urlencoded' }
-  t.equal((await post(undefined, { ...nothing, 'content-length': '0' })).json().error.code, 'VALIDATION_ERROR', 'no body is of no type')
+  for (const sent of [{}, { 'content-length': '0' }] as Record<string, string>[]) t.equal((await post(undefined, { ...nothing, ...sent })).json().error.code, 'VALIDATION_ERROR', 'no body is of no type')
   t.equal((await post('a', { ...nothing, 'transfer-encoding': 'chunked' })).json().error.code, 'UNSUPPORTED_MEDIA_TYPE')
   t.strictSame(answer(await post('{"defaults":{}}', { ...json, 'content-encoding': 'gzip' })), failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'A body with Content-Encoding gzip is not read. Send it without.'))
   t.equal((await post('{"defaults":1}', { ...json, 'content-encoding': 'Identity' })).json().error.code, 'VALIDATION_ERROR')
