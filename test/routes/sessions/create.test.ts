@@ -109,6 +109,9 @@ t.test('what is not a JSON body has a code of its own, and nothing is stored', a
   for (const body of [Buffer.from('{"defaults":{"chain":"n\u00e9ar"}}', 'latin1'), Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22])]) {
     t.strictSame(answer(await service.inject({ method: 'POST', url: '/v1/sessions', headers: json, payload: body })), invalidJson('it is not UTF-8'))
   }
+  for (const type of ['json', 'application/json/x', '; charset=utf-8']) {
+    t.equal((await post('{"defaults":{}}', { ...headers, 'content-type': type })).json().error.code, 'UNSUPPORTED_MEDIA_TYPE', type)
+  }
   const nothing = { ...headers, 'content-type': 'application/x-www-form-urlencoded' }
   for (const sent of [{}, { 'content-length': '0' }] as Record<string, string>[]) t.equal((await post(undefined, { ...nothing, ...sent })).json().error.code, 'VALIDATION_ERROR', 'no body is of no type')
   t.equal((await post('a', { ...nothing, 'transfer-encoding': 'chunked' })).json().error.code, 'UNSUPPORTED_MEDIA_TYPE')
