@@ -81,7 +81,10 @@ t.test('a statement that has to wait too long is given up, by Postgres as well',
 })
 
 t.test('limits in the URL take no place of the service\'s own, nor do those of transactions', async t => {
-  const connectionString = `${await createDatabase(t)}&statement_timeout=30000&idle_in_transaction_session_timeout=0`
+  const url = new URL(await createDatabase(t))
+  url.searchParams.set('statement_timeout', '30000')
+  url.searchParams.set('idle_in_transaction_session_timeout', '0')
+  const connectionString = url.href
   const owner = createPool(t, connectionString)
   await owner.query(`alter database ${new URL(connectionString).pathname.slice(1)} set default_transaction_isolation = 'serializable'`)
   for (const pooler of [undefined, 'transaction'] as const) {
