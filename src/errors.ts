@@ -79,7 +79,7 @@ export const errorCodes = {
   PAYLOAD_TOO_LARGE: {
     status: 413,
     description: 'The body is larger than the operation takes.',
-    example: { message: 'The body is larger than this operation takes.' }
+    example: { message: 'The body is larger than the 65536 bytes that this operation takes. Send a smaller one.' }
   },
   UNSUPPORTED_MEDIA_TYPE: {
     status: 415,
