@@ -62,6 +62,7 @@ export function planDefaults (placements: readonly Placement[], body: unknown, q
 
 /** What goes into a body of a media type; into one that does not say it, as a body that is made is, what goes into JSON. */
 export function bodyPlacements ({ body, bodyByType }: DefaultsPlan, mediaType = 'application/json'): readonly Placement[] {
+  if (bodyByType.size === 0) return body
   // The type itself before a range, and a longer range before the shorter one.
   const ranges = [...bodyByType.keys()].filter(range => isInRange(mediaType, range)).sort((a, b) => b.length - a.length)
   return bodyByType.get(essenceOf(mediaType)) ?? bodyByType.get(ranges[0] ?? '') ?? body

@@ -25,12 +25,14 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
     if (base !== undefined && bracketed.has(base)) {
       const properties = typeof target[base] === 'object' ? target[base] as object : Object.create(null) as object
       target[base] = Object.assign(properties, { [property!]: sentAlready })
-    } else target[name] = sentAlready
-    unclear.set(baseOf(name), name)
+    } else {
+      target[name] = sentAlready
+      unclear.set(baseOf(name), name)
+    }
   }
   const filled = fillDefaults(target, values, placements)
   for (const { path: [base] } of filled) {
-    const name = bracketed.has(String(base)) ? undefined : unclear.get(String(base))
+    const name = unclear.get(String(base))
     if (name !== undefined) throw validationError('request', [{ field: name.slice(0, 100), reason: `is ${String(base)} to some servers and not to others; send it as ${String(base)}, or send no X-Session-Id` }])
   }
   const added = Object.entries(target).flatMap(([name, value]) => namesOf(name, value, bracketed)).filter(([, value]) => value !== sentAlready).flatMap(([name, value]) => {

@@ -238,8 +238,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   /** Fills in what is missing, in place, and returns the names of what was filled in. */
   function applyDefaults (request: FastifyRequest, plan: RoutePlan, values: SessionDefaultValues): string {
     const inQuery = fillDefaults(request.query, values, plan.query)
-    const placements = plan.bodyByType.size === 0 ? plan.body : bodyPlacements(plan, request.headers['content-type'])
-    const inBody = fillBody(request, plan, placements, values)
+    const inBody = fillBody(request, plan, bodyPlacements(plan, request.headers['content-type']), values)
     if (inQuery.length === 0 && inBody.length === plan.body.length) return plan.bodyNames
     return listOf([...inQuery, ...inBody].map(({ name }) => name))
   }
