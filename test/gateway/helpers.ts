@@ -25,6 +25,7 @@ export async function startUpstream (t: Test, listener?: RequestListener) {
       response.setHeader('content-type', 'application/json').end(bytes)
     }, () => {})
   })
+  server.maxHeadersCount = 0
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => {
     server.closeAllConnections()

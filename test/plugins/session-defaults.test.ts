@@ -635,8 +635,12 @@ t.test('a request of as many header lines as Node reads is refused, for it may h
   // Besides these there are six lines.
   t.strictSame(await post('/free', 993), { status: 200, body: { chain: 'solana', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } })
   const refused = failure(431, 'REQUEST_HEADERS_TOO_LARGE', 'The request has 1000 header lines or more, beyond which none is read. Send fewer.')
-  for (const lines of [994, 1000]) t.strictSame(await post('/free', lines), refused)
-  t.equal((await exchange(port, { path: '/refuses', headers: { host: 'host', ...othersOf(1000) } })).status, 200)
+  t.strictSame(await post('/free', 994), refused)
+  t.equal((await exchange(port, { path: '/refuses', headers: { host: 'host', ...othersOf(998) } })).status, 200)
+  // Of more lines Node 20 leaves out the rest; later ones refuse the request themselves, whatever it is for.
+  const { status: ofTooMany } = await exchange(port, { path: '/refuses', headers: { host: 'host', ...othersOf(1000) } })
+  const { status, body: { error } } = await post('/free', 1000)
+  t.strictSame([ofTooMany, status, error], ofTooMany === 431 ? [431, 431, 'Request Header Fields Too Large'] : [200, 431, refused.body.error])
   host.server.maxHeadersCount = 0
   t.strictSame(await post('/free', 1000), { status: 200, body: { chain: 'solana', privacyLevel: 'shielded', defaultViewingKey: '0xabc' } })
 })
