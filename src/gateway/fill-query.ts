@@ -2,6 +2,9 @@ import { validationError } from '../errors.js'
 import { fillDefaults, type Placement } from '../fill-defaults.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 
+/** Parameters that servers read at least: Express and PHP, by default, no more. */
+const maxParameters = 1000
+
 /** Stands for what was sent. */
 const sentAlready = Symbol('sent already')
 
@@ -30,6 +33,8 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
       unclear.set(baseOf(name), name)
     }
   }
+  // Some servers separate parameters by semicolons as well.
+  for (const name of query.includes(';') ? new URLSearchParams(`?${query.replaceAll(';', '&')}`).keys() : []) unclear.set(baseOf(name), name)
   const filled = fillDefaults(target, values, placements)
   for (const { path: [base] } of filled) {
     const name = unclear.get(String(base))
@@ -39,12 +44,16 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
     const isJson = jsonParameters.has(name)
     return (isJson ? [value] : [value].flat()).map(item => `${encodeURIComponent(name)}=${encodeURIComponent(isJson || typeof item === 'object' ? JSON.stringify(item) : String(item))}`)
   })
-  return { query: [...(query === '' ? [] : [query]), ...added].join('&'), filled }
+  const parameters = [...(query === '' ? [] : query.split('&')), ...added]
+  if (filled.length > 0 && parameters.length > maxParameters) {
+    throw validationError('request', [{ field: 'url', reason: `has ${parameters.length} query parameters, with those that the session adds, and of more than ${maxParameters} servers leave out some; send fewer, or send no X-Session-Id` }])
+  }
+  return { query: parameters.join('&'), filled }
 }
 
-/** `chain[]=near` and `chain[0]=near` are ways to send `chain`. */
+/** `chain[]=near` and `chain[0]=near` are ways to send `chain`, and to some servers `[chain]`, ` chain` and `chain\0` are. */
 function baseOf (name: string): string {
-  return name.replace(/\[.*$/s, '')
+  return name.replace(/^[\s[\]]+/, '').replace(/[[\]\0].*$/s, '')
 }
 
 /** By which names a value goes: of an object whose properties go by their own, by those. */

@@ -9,6 +9,9 @@ import { canonical, createTemplateRouter, isLiteral, type Operation, type Operat
 
 const methods = ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'PATCH', 'DELETE', 'TRACE'] as const
 
+/** In the place of an empty segment: what is no literal of a document's. */
+const anything = '\u{f8ff}'
+
 /** The operations of an upstream's document, with what each takes of a session. */
 export interface Operations {
   /**
@@ -80,6 +83,7 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
   function lookUp (find: TemplateRouter['find'], prefixes: readonly Prefix[], method: string, path: string): Operation[] {
     const segments = path.split('/')
     const meant = canonical(path)
+    const all: Operation[] = []
     for (const prefix of prefixes) {
       const match = prefix.exec(meant)
       if (!match) continue
@@ -88,9 +92,9 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
       const found = find(method, rest, restMeant)
       // Where servers have none for HEAD they answer it by the one for GET.
       if (method === 'HEAD' && !isCertain(found)) found.push(...find('GET', rest, restMeant).filter(({ template }) => found.every(own => own.template !== template)))
-      if (found.length > 0) return found
+      all.push(...found)
     }
-    return []
+    return all
   }
 
   /** Whether no server takes the path for anything else. */
@@ -101,18 +105,25 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
   /** What servers take the path for, the likeliest first. */
   function candidates (kind: keyof TemplateRouter, method: string, path: string): OperationPlan[] {
     const found = lookUp(exact[kind], prefixes, method, path)
-    return (isCertain(found) ? found : [...found, ...lookUp(lenient[kind], lenientPrefixes, method, path.replaceAll(/\/+/g, '/'))]).map(({ plan }) => plan)
+    if (isCertain(found)) return [found[0]!.plan]
+    return [...found, ...lookUp(lenient[kind], lenientPrefixes, method, path.replaceAll(/\/+/g, '/'))].map(({ plan }) => plan)
+  }
+
+  /** What Fastify takes a path with empty segments for: its parameters may be empty. */
+  function withEmptyParameters (method: string, path: string): OperationPlan[] {
+    if (!/.\/(?:\/|$)/.test(path) || isCertain(lookUp(exact.find, prefixes, method, path))) return []
+    return lookUp(exact.find, prefixes, method, path.replaceAll(/(?<=.\/)(?=\/|$)/g, anything)).map(({ plan }) => plan)
   }
 
   return {
     find (method, path) {
       const find = (kind: keyof TemplateRouter) => readings(path).flatMap(reading => candidates(kind, method, reading))
       const found = find('find')
-      const [plan, ...others] = found.length > 0 ? found : find('findWildcards')
+      const [plan, ...others] = [...found.length > 0 ? found : find('findWildcards'), ...withEmptyParameters(method, path)]
       if (plan && others.some(other => !takesTheSame(plan, other))) {
         throw validationError('request', [{
           field: 'url',
-          reason: 'could be for two operations that take different defaults, for servers differ over capital letters, %2F, semicolons and templates that overlap; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
+          reason: 'could be for two operations that take different defaults, for servers differ over capital letters, %2F, semicolons, empty segments and templates that overlap; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
         }])
       }
       return plan

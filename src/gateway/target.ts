@@ -4,6 +4,13 @@ import { validationError } from '../errors.js'
 /** By which some servers let a client name another method than the one that it sends. */
 const methodOverrides = ['x-http-method-override', 'x-http-method', 'x-method-override'] as const
 
+/** Likewise in the query string. */
+const methodParameter = '_method'
+
+function methodsIn (target: string): string[] {
+  return new URLSearchParams(`?${target.split('?').slice(1).join('?')}`).getAll(methodParameter)
+}
+
 /**
  * An `onRequest` hook that refuses what the gateway and the upstream could read as two different requests. What passes
  * goes upstream as it was sent, so that the operation whose defaults it was given is the one that gets them.
@@ -14,9 +21,12 @@ export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promis
   // Node takes what is in chunks out of these, and says nothing of the rest, which would arrive as a body of another kind.
   if (!/^(?:chunked)?$/i.test(headers['transfer-encoding'] ?? '')) refuse('Transfer-Encoding', 'must be chunked and nothing else; what is compressed says so in Content-Encoding')
   // Of another method, another operation: it may take other defaults.
-  const override = headers['x-session-id'] === undefined ? undefined : methodOverrides.find(name => !['', raw.method].includes(String(headers[name] ?? '').toUpperCase()))
-  if (override !== undefined) refuse(override, 'must be the method of the request, or be left out, where a session is named')
   const target = raw.url!
+  if (headers['x-session-id'] !== undefined) {
+    const isOther = (method: unknown) => !['', raw.method].includes(String(method ?? '').toUpperCase())
+    const override = methodOverrides.find(name => isOther(headers[name])) ?? (methodsIn(target).some(isOther) ? methodParameter : undefined)
+    if (override !== undefined) refuse(override, 'must be the method of the request, or be left out, where a session is named')
+  }
   if (!target.startsWith('/')) refuse('url', 'must be a path, such as /transfers')
   if (target.startsWith('//')) refuse('url', 'must not begin with two slashes')
   if (/[\\#]/.test(target)) refuse('url', 'must not hold a backslash or #; encode them')

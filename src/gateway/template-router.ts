@@ -73,6 +73,11 @@ function isDisguised (segment: string): boolean {
   return /[\w\-.~!$&'()*+,;=:@]/.test((segment.match(/%[2-7][0-9a-f]/gi) ?? []).map(decode).join(''))
 }
 
+/** Whether what is around the parameters of a segment is not there as it was sent. */
+function isHidden (candidate: Candidate | undefined, i: number, sent: string): boolean {
+  return candidate?.expressions.get(i)!.test(sent) === false
+}
+
 /**
  * Finds operations by method and path, the literal before the template; with them those that other servers would find, for their
  * templates overlap, such as `/{kind}/me` and `/books/{id}`, or they do not take `/users/%40me` for `/users/@me`, and so for `/users/{id}`.
@@ -122,10 +127,10 @@ export function createTemplateRouter (operations: readonly Operation[], { lenien
     bySize.set(sizeOf(shape), [...bySize.get(sizeOf(shape)) ?? [], shape])
   }
 
-  function rivalsOf (shape: Shape, path: readonly string[]): Shape[] {
+  /** @param disguised the segments by which not all servers know the shape again */
+  function rivalsOf (shape: Shape, disguised: readonly number[]): Shape[] {
     const isAlike = (i: number, literal: string | null) => literal === null || shape.literals[i] === null || literal === shape.literals[i]
     shape.compatible ??= bySize.get(sizeOf(shape))!.filter(other => other !== shape && other.literals.every((literal, i) => isAlike(i, literal)))
-    const disguised = shape.literals.flatMap((literal, i) => literal !== null && isDisguised(path[i]!) ? [i] : [])
     shape.rivals ??= shape.compatible.filter(({ literals }) => isMoreLiteral(literals, shape))
     return disguised.length === 0 ? shape.rivals : [...new Set([...shape.rivals, ...shape.compatible.filter(({ literals }) => disguised.every(i => literals[i] === null))])]
   }
@@ -147,8 +152,13 @@ export function createTemplateRouter (operations: readonly Operation[], { lenien
     find (method, path, meant) {
       const shape = router.find(method as HTTPMethod, meant)?.store as Shape | undefined
       if (!shape) return []
-      const segments = segmentsOf(meant, lenient)
-      const found = [shape, ...rivalsOf(shape, segmentsOf(path, lenient))].flatMap(shape => shape.alike.find(candidate => isMatch(shape, candidate, segments)) ?? [])
+      const [segments, sent] = [meant, path].map(path => segmentsOf(path, lenient)) as [string[], string[]]
+      const matches = (shape: Shape) => shape.alike.filter(candidate => isMatch(shape, candidate, segments))
+      const [first] = matches(shape)
+      const disguised = [...sent.keys()].filter(i => shape.literals[i] === null ? isHidden(first, i, sent[i]!) : isDisguised(sent[i]!))
+      // Where what is around a parameter is encoded, as in `/jobs/1%3Acancel`, servers take it for a part of the parameter.
+      const isOfAll = disguised.some(i => shape.literals[i] === null)
+      const found = [shape, ...rivalsOf(shape, disguised)].flatMap(shape => isOfAll ? matches(shape) : matches(shape).slice(0, 1))
       return [...found, ...wildcardsFor(method, segments).filter(({ literals }) => isMoreLiteral(literals, shape))].map(({ operation }) => operation)
     },
     findWildcards (method, _path, meant) {

@@ -148,7 +148,6 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('POST', '/any', '{}'), ['/any', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('POST', '/range', '{}'), ['/range', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('GET', '/of/sui'), ['/of/sui', '', undefined], 'parameters elsewhere than in the query string')
-    t.strictSame(await outcome('GET', '/two;a=1/parts;b=2;c'), ['/two;a=1/parts;b=2;c?chain=near', '', 'chain'])
     t.strictSame(await outcome('POST', '/text', '{}', { 'content-type': 'text/json; charset=utf-8' }), ['/text', '{"chain":"near"}', 'chain'])
     for (const [path, type] of [['/text', 'text/plain'], ['/text', 'Application/Octet-Stream; a=1'], ['/any', 'image/png']] as const) t.strictSame(await outcome('POST', path, '{}', { 'content-type': type }), [path, '{}', undefined], 'not JSON, and documented')
     for (const path of ['/none', '/untold']) t.strictSame(await outcome('POST', path, '{}'), [path, '{}', undefined], 'described as taking nothing')
@@ -156,14 +155,18 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('GET', '/delete'), ['/delete', '', undefined])
     t.strictSame(await outcome('POST', '/item', '{}'), ['/item', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('POST', '/unknown', '{}'), ['/unknown', '{"chain":"near","privacyLevel":"shielded"}', 'chain, privacyLevel'], 'what is not described takes all but the secret ones')
-    for (const path of ['/Transfers', '/transfers/', '/transfers//']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'spelt otherwise, as many frameworks take it')
-    for (const path of ['/transfers;a=1', '/Transfers;a=1;b/']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'with parameters of a segment, as servers of Java take it')
-    for (const path of ['/transfers/special;a=1', '/transfers/SPECIAL', '/top/Quote', '/top/a%2Fb', '/top/a%2fb;c', '/jobs/1:CANCEL']) {
+    for (const path of ['/Transfers', '/transfers//']) t.strictSame(await outcome('GET', path), [`${path}?chain=near`, '', 'chain'], 'spelt otherwise, as many frameworks take it')
+    for (const path of ['/transfers;a=1', '/Transfers;a=1;b', '/two;a=1/parts;b=2;c', '/transfers/7;a=1']) {
+      const refused = await exchange(port, { path, headers: withSession })
+      const reason = 'has a semicolon in its path, at which the query string begins for some servers; write %3B, or send no X-Session-Id'
+      t.strictSame({ status: refused.status, body: refused.json() }, failure(400, 'VALIDATION_ERROR', `The request is not valid: url ${reason}`, [{ field: 'url', reason }]), path)
+    }
+    t.strictSame(await outcome('POST', '/Transfers;a=1', '{}'), ['/Transfers;a=1', '{"chain":"near","defaultViewingKey":"0xabc"}', 'chain, defaultViewingKey'], 'with parameters of a segment, as servers of Java take it')
+    for (const path of ['/transfers/special;a=1', '/transfers/SPECIAL', '/transfers/', '/top/Quote', '/top/a%2Fb', '/top/a%2fb;c', '/jobs/1:CANCEL']) {
       const ambiguous = await exchange(port, { method: path.startsWith('/jobs') ? 'POST' : 'GET', path, headers: withSession })
-      const reason = 'could be for two operations that take different defaults, for servers differ over capital letters, %2F, semicolons and templates that overlap; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
+      const reason = 'could be for two operations that take different defaults, for servers differ over capital letters, %2F, semicolons, empty segments and templates that overlap; write it as the document does, with %3B for a semicolon, or send no X-Session-Id'
       t.strictSame([ambiguous.status, ambiguous.json().error], [400, { code: 'VALIDATION_ERROR', message: `The request is not valid: url ${reason}`, details: [{ field: 'url', reason }] }], path)
     }
-    t.strictSame(await outcome('GET', '/transfers/7;a=1'), ['/transfers/7;a=1?privacyLevel=shielded', '', 'privacyLevel'])
     t.equal((await exchange(port, { method: 'HEAD', path: '/transfers', headers: withSession })).headers['x-session-applied'], 'chain')
     t.equal(received.at(-1)!.url, '/transfers?chain=near')
   }
@@ -179,14 +182,22 @@ t.test('a parameter that not all servers take for the one that would be filled i
   const { url, received } = await startUpstream(t)
   const { port, withSession } = await startGateway(t, { url, openapi }, { mapping: { privacyLevel: 'options.privacy' } })
   const get = (path: string) => exchange(port, { path, headers: withSession })
-  for (const name of ['chain[]', 'chain[0]', 'chain%5B%5D', 'chain[a]b', 'chain[']) {
+  for (const name of ['chain[]', 'chain[0]', 'chain%5B%5D', 'chain[a]b', 'chain[', '[chain]', 'chain]', ']chain', '%20chain', 'chain%00', 'x=1;chain', 'x;%5Bchain']) {
     const response = await get(`/x?${name}=sui`)
-    const field = decodeURIComponent(name)
+    const field = decodeURIComponent(name.replace(/^.*;/, ''))
     const reason = 'is chain to some servers and not to others; send it as chain, or send no X-Session-Id'
     t.strictSame({ status: response.status, body: response.json() }, failure(400, 'VALIDATION_ERROR', `The request is not valid: ${field} ${reason}`, [{ field, reason }]))
   }
+  const reason = 'has 1001 query parameters, with those that the session adds, and of more than 1000 servers leave out some; send fewer, or send no X-Session-Id'
+  const ofMany = await get(`/x?${'&a=1'.repeat(999)}`)
+  t.strictSame({ status: ofMany.status, body: ofMany.json() }, failure(400, 'VALIDATION_ERROR', `The request is not valid: url ${reason}`, [{ field: 'url', reason }]))
   t.equal(received.length, 0)
+  const many = `/x?a=1${'&a=1'.repeat(998)}`
   const cases = [
+    [many, `${many}&chain=near`],
+    [`${many}&a=1&chain=sui`, `${many}&a=1&chain=sui`],
+    ['/x?x=1;chain=2&chain=sui', '/x?x=1;chain=2&chain=sui'],
+    ['/x?x=1;y=2', '/x?x=1;y=2&chain=near'],
     ['/options', '/options?options%5Bprivacy%5D=shielded'],
     ['/options?options[fast]=1&options[a][b]=2', '/options?options[fast]=1&options[a][b]=2&options%5Bprivacy%5D=shielded'],
     ['/options?options[privacy]=maximum', '/options?options[privacy]=maximum'],
@@ -221,19 +232,63 @@ t.test('a path is what its segments stand for, and is refused where not all serv
     })
   })
   const paths = [
-    '/users/@me', '/users/%40me', '/users/%40%6de', '/quotes%3Asearch', '/quotes:search', '/a%2Cb/%24count', '/a,b/$count', '/c%3Ad/a%2Fb;x', '/c:d/a%2fb%3Bx', '/a%3Db%2Bc', '/a=b+c', '/caf%C3%A9/50%25',
-    '/~team/v1/a=b+c', '/%7Eteam/v1/a=b+c', '/~team//%761/a=b+c', '/~other/a=b+c', '/%7eOther/a%3Db+c', '/;x/~team/v1/a=b+c', '/books/@me', '/films/%40me', '/caf%C3%A9s/%C3%A9'
+    '/users/@me', '/users/%40me', '/users/%40%6de', '/quotes%3Asearch', '/quotes:search', '/a%2Cb/%24count', '/a,b/$count', '/c:d/a%2fb%3Bx', '/a%3Db%2Bc', '/a=b+c', '/caf%C3%A9/50%25',
+    '/~team/v1/a=b+c', '/%7Eteam/v1/a=b+c', '/~team//%761/a=b+c', '/~other/a=b+c', '/%7eOther/a%3Db+c', '/books/@me', '/films/%40me', '/caf%C3%A9s/%C3%A9'
   ]
   for (const path of paths) t.equal((await send('GET', path)).url, `${path}?chain=near`)
-  const refused = await exchange(port, { path: '/books/%40me', headers: withSession })
-  t.match(refused.json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: 'url' }] } })
+  for (const path of ['/books/%40me', '/c%3Ad/a%2Fb;x', '/;x/~team/v1/a=b+c']) {
+    const refused = await exchange(port, { path, headers: withSession })
+    t.match(refused.json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: 'url' }] } })
+  }
   t.equal((await send('GET', '/books/%40you')).url, '/books/%40you')
+})
+
+t.test('a path is refused where servers differ over what is around its parameters, or over a parameter that is empty', async t => {
+  const chain = { parameters: [{ in: 'query', name: 'chain' }] }
+  const { send, port, withSession } = await start(t, {
+    openapi: writeDocument(t, {
+      paths: {
+        '/jobs/{id}': { get: chain },
+        '/jobs/{id}:cancel': { get: {} },
+        '/doc/{id}': { get: chain },
+        '/doc/{name}.{ext}': { get: {} },
+        '/{kind}/{id}': { get: chain },
+        '/tasks/{id}:stop': { get: {} },
+        '/{kind}/{id}/{part}:all': { get: {} },
+        '/accounts': { get: {}, post: {} },
+        '/accounts/{id}': { get: {}, post: bodyOf(takes('chain')) },
+        '/a/b/c': { get: chain },
+        '/only/{id}/of': { get: chain },
+        '/own/doc/{id}': { get: chain },
+        '/own/doc/{name}.{ext}': { get: {} },
+        '/slashed/': { get: chain },
+        '/slashed/{id}': { get: {} }
+      }
+    })
+  })
+  const statusOf = async (method: string, path: string) => (await exchange(port, { method, path, headers: withSession })).status
+  for (const path of ['/jobs/1%3Acancel', '/jobs/1:c%61ncel', '/doc/a%2Eb', '/tasks/1%3astop', '/own/doc/a%2Eb']) t.equal(await statusOf('GET', path), 400, path)
+  for (const path of ['/jobs/1:cancel', '/jobs/a%40b:cancel', '/jobs/1%3Acancel:cancel', '/doc/a%2Eb.c', '/tasks/1:stop']) t.equal((await send('GET', path)).url, path)
+  for (const path of ['/jobs/1%3Astop', '/jobs/1', '/doc/a%20b', '/tasks/1', '/only//of']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  t.equal(await statusOf('POST', '/accounts/'), 400)
+  t.equal((await send('POST', '/accounts', '{}')).body, '{}')
+  for (const path of ['/a/b/c/', '/slashed/']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+})
+
+t.test('a path that is another one of each of two servers of the document is refused where these take different defaults', async t => {
+  const chain = { parameters: [{ in: 'query', name: 'chain' }] }
+  for (const servers of [[{ url: '/' }, { url: '/v1' }], [{ url: '/v1' }, { url: '/' }]]) {
+    const { send, port, withSession } = await start(t, { openapi: writeDocument(t, { servers, paths: { '/quote': { get: chain }, '/{kind}/quote': { get: {} }, '/alone': { get: chain } } }) })
+    t.equal((await exchange(port, { path: '/v1/quote', headers: withSession })).status, 400)
+    for (const path of ['/quote', '/v1/alone', '/alone']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+    t.equal((await send('GET', '/v1/of/quote')).url, '/v1/of/quote')
+  }
 })
 
 t.test('a template may end in what stands for all that follows, or in what may be left out', async t => {
   const chain = { parameters: [{ in: 'query', name: 'chain' }] }
   const warnings: string[] = []
-  const { send } = await start(t, {
+  const { send, port, withSession } = await start(t, {
     openapi: writeDocument(t, {
       paths: {
         '/files/{*}': { get: chain },
@@ -247,7 +302,8 @@ t.test('a template may end in what stands for all that follows, or in what may b
       }
     })
   }, { logLevel: 'warn', logStream: { write (line) { warnings.push((JSON.parse(line) as { msg: string }).msg) } } })
-  for (const path of ['/files/a/b', '/files/', '/files/a/b/c%2Fd', '/FILES/a/b', '/opt/5', '/opt']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  for (const path of ['/files/a/b', '/files/a/b/', '/files/a/b/c%2Fd', '/FILES/a/b', '/opt/5', '/opt']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  t.equal((await exchange(port, { path: '/files/', headers: withSession })).status, 400, 'some servers take it for /files/{id}')
   for (const path of ['/files', '/files/a', '/files/own/a/b', '/opt/5/6']) t.equal((await send('GET', path)).url, path)
   t.equal((await send('PUT', '/any/x/1/2', '{}')).body, '{}')
   for (const path of ['/', '/5']) t.equal((await send('PATCH', path, '{}')).body, '{}', path)
@@ -278,9 +334,36 @@ t.test('a body takes what the document has for its media type', async t => {
   t.equal(await patch('application/json; charset=utf-8'), '{"chain":"near","memo":"x"}')
   t.equal(await patch('application/merge-patch+json'), '{"memo":"x"}')
   t.equal(await patch('application/own+json'), '{"privacyLevel":"shielded","memo":"x"}')
-  t.equal(await patch('text/json'), '{"chain":"near","privacyLevel":"shielded","memo":"x"}', 'of a type that none is for, all')
+  t.equal((await exchange(port, { method: 'PATCH', path: '/rec', headers: { ...withSession, 'content-type': 'text/json' }, body: '{}' })).status, 415)
   t.equal((await send('PATCH', '/rec', undefined, {})).body, '{"chain":"near"}', 'a body that is made is JSON')
   t.equal((await exchange(port, { method: 'POST', path: '/a/b%2Fc', headers: { ...withSession, ...json }, body: '{}' })).status, 400, 'operations that differ by a type are not the same')
+})
+
+t.test('a body that is made is of a type that the operation takes', async t => {
+  const { send, port, withSession } = await start(t, {
+    openapi: writeDocument(t, {
+      paths: {
+        '/json': { post: bodyOf(takes('chain')) },
+        '/vnd': { post: bodyOf(takes('chain'), 'Application/Vnd.Api+json; ext=a') },
+        '/two': { post: { requestBody: { content: { 'application/merge-patch+json': { schema: takes('chain') }, 'application/x+json': { schema: takes('privacyLevel') } } } } },
+        '/any': { post: bodyOf(takes('chain'), '*/*') }
+      }
+    })
+  })
+  const made = async (path: string, said?: string) => {
+    const { body, type } = await send('POST', path, undefined, said === undefined ? {} : { 'content-type': said })
+    return [body, type]
+  }
+  const [chain, level] = ['{"chain":"near"}', '{"privacyLevel":"shielded"}']
+  for (const said of [undefined, 'text/json', 'application/x+json', 'text/plain', 'application/json; charset=utf-16', 'application/json;']) t.strictSame(await made('/json', said), [chain, 'application/json'], said ?? 'no type')
+  t.strictSame(await made('/json', 'application/json; v=1; Charset="utf-8"; b'), [chain, 'application/json; v=1; b'])
+  for (const said of [undefined, 'application/json']) t.strictSame(await made('/vnd', said), [chain, 'Application/Vnd.Api+json; ext=a'])
+  t.strictSame(await made('/vnd', 'application/vnd.api+json'), [chain, 'application/vnd.api+json'])
+  t.strictSame(await made('/two'), [chain, 'application/merge-patch+json'])
+  t.strictSame(await made('/two', 'application/x+json'), [level, 'application/x+json'])
+  t.strictSame(await made('/any', 'text/json'), [chain, 'text/json'])
+  const { status, json } = await exchange(port, { method: 'POST', path: '/vnd', headers: { ...withSession, 'content-type': 'application/json' }, body: '{}' })
+  t.strictSame({ status, body: json() }, failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'The session\'s defaults go into the JSON that this operation takes, and the body is application/json, which its document does not have. Send it with Content-Type: Application/Vnd.Api+json; ext=a, or send no X-Session-Id.'))
 })
 
 t.test('a template for all that follows takes nothing from what the document has besides', async t => {
@@ -314,7 +397,7 @@ t.test('HEAD is what the document has for it, or for GET, and is refused where t
   t.equal((await send('HEAD', '/z/me')).url, '/z/me?chain=near')
 })
 
-t.test('a header that names another method than the request has is refused where a session is named', async t => {
+t.test('what names another method than the request has is refused where a session is named', async t => {
   const { port, headers, withSession, received } = await start(t)
   for (const name of ['X-HTTP-Method-Override', 'X-Http-Method', 'x-method-override']) {
     const response = await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, [name]: 'GET' } })
@@ -324,6 +407,10 @@ t.test('a header that names another method than the request has is refused where
     for (const value of ['post', '']) t.equal((await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, [name]: value } })).status, 200)
   }
   t.equal(received.length, 9)
+  const refused = await exchange(port, { method: 'POST', path: '/x?a=1&_method=PUT', headers: withSession })
+  t.match(refused.json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: '_method', reason: 'must be the method of the request, or be left out, where a session is named' }] } })
+  t.equal((await exchange(port, { method: 'POST', path: '/x?_method=PUT', headers })).status, 200)
+  for (const query of ['_method=post', '_method', 'a_method=PUT']) t.equal((await exchange(port, { method: 'POST', path: `/x?${query}`, headers: withSession })).status, 200)
 })
 
 t.test('a body of a type that the document does not have is refused where the operation takes defaults in JSON', async t => {
