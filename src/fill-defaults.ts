@@ -33,7 +33,19 @@ export function placementsOf (names: readonly string[], mapping: SessionDefaults
   for (const name of Object.keys(mapping)) {
     if (!names.includes(name)) throw new Error(`The option mapping names ${JSON.stringify(name)}, which sessions do not hold; they hold ${names.join(', ')}`)
   }
-  return names.flatMap(name => [Object.hasOwn(mapping, name) ? mapping[name]! : name].flat().map(at => ({ name, at, path: parsePath(at) })))
+  const placements = names.flatMap(name => Object.hasOwn(mapping, name)
+    ? [mapping[name]!].flat().map(at => ({ name, at, path: parsePath(at) }))
+    : [{ name, at: name, path: ownPath(name) }])
+  for (const [i, { name, at }] of placements.entries()) {
+    const other = placements.slice(0, i).find(placement => placement.at === at && placement.name !== name)
+    if (other) throw new Error(`The option mapping has ${other.name} and ${name} in the same place, ${at}; give each a place of its own`)
+  }
+  return placements
+}
+
+/** A name of its own is no path, whatever it has in it. */
+function ownPath (name: string): PathStep[] {
+  return name === '__proto__' ? parsePath(name) : [name]
 }
 
 function parsePath (at: string): PathStep[] {

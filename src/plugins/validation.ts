@@ -72,7 +72,8 @@ function buildValidatorCompiler (schemas: Record<string, unknown>): FastifySchem
   const build = AjvCompiler()
   const strict = { removeAdditional: false, allErrors: true, verbose: true } as const
   // The compilers take a route's schema with its place, whatever their type says.
-  const body = build(schemas as never, { customOptions: { ...strict, useDefaults: false, coerceTypes: false } }) as FastifySchemaCompiler<unknown>
+  // Only what is sent: every object has a `constructor`, and sessions may hold a default of that name.
+  const body = build(schemas as never, { customOptions: { ...strict, useDefaults: false, coerceTypes: false, ownProperties: true } }) as FastifySchemaCompiler<unknown>
   const other = build(schemas as never, { customOptions: { ...strict, useDefaults: true, coerceTypes: 'array' } }) as FastifySchemaCompiler<unknown>
   return route => route.httpPart === 'body' ? body(route) : refusingInfinity(other(route))
 }

@@ -75,17 +75,36 @@ function isPlain (value: unknown): value is Record<string, unknown> {
 /** What is in a map of any names, and a list of anything. */
 const anything = { type: ['object', 'array'] }
 
-/** Keywords by which a schema says what there may be in it. */
+/** Keywords by which a schema says what there may be in it; the last line is JTD's. */
 const describing = [
-  'properties', 'patternProperties', 'propertyNames', 'maxProperties', 'items', 'prefixItems', 'contains', 'maxItems', 'const', 'enum',
-  '$ref', '$dynamicRef', '$recursiveRef', 'allOf', 'anyOf', 'oneOf', 'not', 'if'
+  'properties', 'patternProperties', 'propertyNames', 'maxProperties', 'dependencies', 'dependentSchemas', 'unevaluatedProperties',
+  'items', 'prefixItems', 'contains', 'maxItems', 'unevaluatedItems', 'const', 'enum',
+  '$ref', '$dynamicRef', '$recursiveRef', 'allOf', 'anyOf', 'oneOf', 'not', 'if',
+  'optionalProperties', 'elements', 'values', 'ref', 'discriminator'
 ]
 
-/** Whether it is a map of any names, or a list of anything. */
+/** Whether it is a map of any names, or a list of anything, or may be one. */
 function isOpen (schema: Record<string, unknown>, step: PathStep): boolean {
+  const { patternProperties, additionalProperties = true, ...rest } = schema
   const type = step === eachItem ? 'array' : 'object'
-  const { additionalProperties: others = true } = schema
-  return [schema.type].flat().includes(type) && describing.every(keyword => schema[keyword] === undefined) && (others === true || (isObject(others) && Object.keys(others).length === 0))
+  const others = withAnyName(patternProperties) ?? additionalProperties
+  return isOf(schema, type) && isUndescribed(rest) && (others === true || (isObject(others) && isOf(others, 'string') && isUndescribed(others)))
+}
+
+/** What properties are that may have any name: TypeBox has a pattern for these in its records. */
+function withAnyName (patternProperties: unknown): unknown {
+  if (!isObject(patternProperties)) return patternProperties
+  const [[pattern, schema] = [], ...others] = Object.entries(patternProperties)
+  return others.length === 0 && /^\^(?:\.\*|\(\.\*\))\$$/.test(String(pattern)) ? schema : false
+}
+
+function isOf ({ type = [] }: Record<string, unknown>, wanted: string): boolean {
+  const types = [type].flat()
+  return types.length === 0 || types.includes(wanted)
+}
+
+function isUndescribed (schema: Record<string, unknown>): boolean {
+  return describing.every(keyword => schema[keyword] === undefined)
 }
 
 /** @param isWithin whether the path has led into something */
@@ -200,7 +219,11 @@ export function resolveReference (reference: string, from: Pick<Node, 'root' | '
       schema = schema[decode(step).replaceAll('~1', '/').replaceAll('~0', '~')]
     }
   }
-  if (schema === undefined && root !== undefined) getSchema(reference)
+  if (schema === undefined && root !== undefined) {
+    // A shared one may have such a name as a whole: `#shared`.
+    const shared = getSchema(reference)
+    if (isObject(shared)) return { schema: shared, root: shared, document: shared }
+  }
   return { schema, root, document }
 }
 

@@ -155,8 +155,10 @@ t.test('__proto__ in a body is refused and pollutes nothing', async t => {
 t.test('properties are found behind references, in parts of a whole, and by media type', async t => {
   const { send } = await startHost(t, host => {
     host.addSchema({ $id: 'shared', type: 'object', properties: { chain: { $ref: '#/definitions/name' } }, definitions: { name: { type: 'string' }, level: { type: 'object', properties: { privacyLevel: { type: 'string' } } } } })
+    host.addSchema({ $id: '#hash', type: 'object', properties: { defaultViewingKey: { type: 'string' } } })
     const routes: Record<string, object> = {
       shared: { $ref: 'shared#' },
+      hash: { anyOf: [{ $ref: '#hash' }] },
       fragment: { $ref: 'shared#/definitions/level' },
       local: { type: 'object', allOf: [{ $ref: '#/definitions/a' }], definitions: { a: { type: 'object', properties: { chain: { type: 'string' } } } } },
       parts: { type: 'object', allOf: [{ $ref: 'shared#' }, { type: 'object', properties: { privacyLevel: { type: 'string' } } }] },
@@ -165,7 +167,7 @@ t.test('properties are found behind references, in parts of a whole, and by medi
     }
     for (const [name, body] of Object.entries(routes)) host.post(`/${name}`, { schema: { body } }, async request => request.body)
   })
-  const expected: Record<string, string> = { shared: 'chain', fragment: 'privacyLevel', local: 'chain', parts: 'chain, privacyLevel', choice: 'chain', media: 'privacyLevel' }
+  const expected: Record<string, string> = { shared: 'chain', hash: 'defaultViewingKey', fragment: 'privacyLevel', local: 'chain', parts: 'chain, privacyLevel', choice: 'chain', media: 'privacyLevel' }
   for (const [name, applied] of Object.entries(expected)) {
     t.equal((await send({ method: 'POST', url: `/${name}`, payload: {} })).applied, applied, name)
   }
@@ -304,16 +306,23 @@ t.test('a body takes what the schema of its media type has', async t => {
 })
 
 t.test('a place within a map of any names, or a list of anything, is what the host says', async t => {
+  const notOpen = [
+    { additionalProperties: { type: 'number' } }, { additionalProperties: { enum: ['x'] } }, { maxProperties: 0 }, { propertyNames: { enum: ['x'] } }, { anyOf: [{ type: 'object' }] },
+    { dependencies: { memo: { properties: { num: {} } } } }, { patternProperties: { '^x': {} } }, { patternProperties: { '^.*$': {}, '^x': {} } }, { patternProperties: {} }, { patternProperties: { '^(.*)$': { type: 'number' } } }
+  ]
   const { send } = await startHost(t, host => {
     const echo = async ({ body }: FastifyRequest) => body
     host.post('/graphql', { schema: { body: { type: 'object', properties: { variables: { type: ['object', 'null'], additionalProperties: true } } } } }, echo)
     host.post('/list', { schema: { body: { type: 'object', properties: { list: { type: 'array' } } } } }, echo)
     host.post('/closed', { schema: { body: { type: 'object', properties: { variables: { type: 'object', properties: { amount: {} } }, list: { type: 'array', items: { type: 'string' } } } } } }, echo)
     host.post('/open', { schema: { body: { type: 'object', additionalProperties: true } } }, echo)
-    for (const [i, variables] of [{ additionalProperties: { type: 'number' } }, { maxProperties: 0 }, { propertyNames: { enum: ['x'] } }, { anyOf: [{ type: 'object' }] }].entries()) {
+    for (const [i, variables] of notOpen.entries()) {
       host.post(`/not/${i}`, { schema: { body: { type: 'object', properties: { variables: { type: 'object', ...variables } } } } }, echo)
     }
-    host.post('/any', { schema: { body: { type: 'object', properties: { variables: { type: 'object', additionalProperties: {} } } } } }, echo)
+    for (const [i, variables] of [{ type: 'object', additionalProperties: {} }, Type.Record(String(), Type.Unknown()), Type.Record(String(), String()), { type: 'object', additionalProperties: { type: ['string', 'null'] } }, { patternProperties: { '^.*$': true } }, Type.Any()].entries()) {
+      host.post(`/any/${i}`, { schema: { body: { type: 'object', properties: { variables } } } }, echo)
+    }
+    host.post('/listed', { schema: { body: Obj({ list: Arr(Type.Any()) }) } }, echo)
   }, { mapping: { chain: 'variables.chain', privacyLevel: 'list[].of.level', defaultViewingKey: ['key', 'list'] } })
   const post = (url: string, payload: object) => send({ method: 'POST', url, payload })
   t.strictSame(await post('/graphql', { variables: { amount: 5 } }), { status: 200, applied: 'chain', body: { variables: { amount: 5, chain: 'near' } } })
@@ -321,8 +330,9 @@ t.test('a place within a map of any names, or a list of anything, is what the ho
   t.strictSame(await post('/graphql', { variables: null }), { status: 200, applied: undefined, body: { variables: null } })
   t.strictSame(await post('/list', { list: [{}, { of: {} }] }), { status: 200, applied: 'privacyLevel', body: { list: [{ of: { level: 'shielded' } }, { of: { level: 'shielded' } }] } })
   t.strictSame(await post('/closed', { variables: {}, list: [] }), { status: 200, applied: undefined, body: { variables: {}, list: [] } })
-  for (let i = 0; i < 4; i++) t.strictSame(await post(`/not/${i}`, {}), { status: 200, applied: undefined, body: {} }, 'which may not have it')
-  t.equal((await post('/any', {})).applied, 'chain')
+  for (const i of notOpen.keys()) t.strictSame(await post(`/not/${i}`, {}), { status: 200, applied: undefined, body: {} }, 'which may not have it')
+  for (let i = 0; i < 6; i++) t.strictSame(await post(`/any/${i}`, { variables: {} }), { status: 200, applied: 'chain', body: { variables: { chain: 'near' } } })
+  t.strictSame(await post('/listed', { list: [{}, 'x'] }), { status: 200, applied: 'privacyLevel', body: { list: [{ of: { level: 'shielded' } }, 'x'] } })
   t.strictSame(await post('/open', {}), { status: 200, applied: undefined, body: {} }, 'a map of any names takes nothing by itself')
 })
 
@@ -475,6 +485,26 @@ t.test('a value that goes to several places is another object in each', async t 
   t.strictSame(response.json(), { fee: { max: 1 }, list: [{ fee: { max: 9 } }, { fee: { max: 1 } }] })
 })
 
+t.test('a default\'s own name is no path, and may be one that every object has', async t => {
+  const defaults = Obj({ 'a.b': Optional(String()), chain: Optional(String()), constructor: Optional(String()) })
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults })
+  host.post('/free', async request => request.body)
+  host.get('/query', { schema: { querystring: Obj({ 'a.b': Optional(String()) }) } }, async request => request.query)
+  await host.ready()
+  const { key, headers } = await createKey(host)
+  const sessionId = await createSession(host, key, { 'a.b': 'session', chain: 'near' })
+  const send = async (request: InjectOptions) => {
+    const response = await host.inject({ ...request, headers: { ...headers, 'x-session-id': sessionId } })
+    return { applied: response.headers['x-session-applied'], body: response.json() }
+  }
+  t.strictSame(await send({ url: '/query' }), { applied: 'a.b', body: { 'a.b': 'session' } })
+  t.strictSame(await send({ method: 'POST', url: '/free', payload: { 'a.b': 'sent' } }), { applied: 'chain', body: { 'a.b': 'sent', chain: 'near' } })
+  const wrong = await host.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: { constructor: 1 } } })
+  t.match(wrong.json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: 'defaults.constructor', reason: 'must be string' }] } })
+})
+
 t.test('a name or a path that cannot be meant is refused at the start', async t => {
   const register = async (mapping: Record<string, string>, defaults?: ReturnType<typeof Obj>) => {
     const host = Fastify()
@@ -484,6 +514,10 @@ t.test('a name or a path that cannot be meant is refused at the start', async t 
   for (const path of ['', 'a..b', 'a[', 'a[0].b', 'list[]', '[]', '.a', '__proto__.x', 'a.[].b']) {
     await t.rejects(register({ chain: path }), { message: `The option mapping has the path ${JSON.stringify(path)}; a path is like "network", "options.privacy" or "transfers[].chain"` }, path)
   }
+  for (const mapping of [{ chain: 'network', backend: 'network' }, { backend: 'chain' }] as Record<string, string>[]) {
+    await t.rejects(register(mapping), { message: `The option mapping has chain and backend in the same place, ${mapping.backend}; give each a place of its own` })
+  }
+  await t.rejects(register({}, Obj({ ['__proto__']: String() })), { message: /"__proto__"/ })
   await t.rejects(register({}, Obj({ größe: String() })), { message: 'The default "größe" cannot be named in a header; use ASCII letters, digits and _' })
   await register({}, Obj({ constructor: String(), toString: String() }))
   await startHost(t, host => {
