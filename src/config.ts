@@ -60,6 +60,17 @@ export interface Config {
   upstream: UpstreamOptions | undefined
 }
 
+/** What must be the form of a variable, where its schema says that to nobody. */
+const forms: Partial<Record<keyof Variables, string>> = {
+  DATABASE_URL: 'must be a URL such as postgres://user:password@host:5432/database',
+  DATABASE_POOLER: 'must be transaction, or not be set',
+  ADMIN_API_KEY: 'must not have other characters, or blanks at its ends',
+  PUBLIC_URL: 'must be a URL with nothing but a host, a port and a path, such as https://sessions.example.com',
+  UPSTREAM_URL: 'must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000',
+  UPSTREAM_PRINCIPAL_ID_HEADER: 'must be the name of a header, or off',
+  UPSTREAM_PRINCIPAL_TIER_HEADER: 'must be the name of a header, or off'
+}
+
 /** The environment is wrong; the message says which variables, and how. */
 export class ConfigError extends Error {
   override name = 'ConfigError'
@@ -78,9 +89,13 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
   } catch (error) {
     const problems = (error as { errors: { instancePath: string, keyword: string, message: string }[] }).errors
       .filter(({ keyword }) => keyword !== 'const')
-      .map(({ instancePath, message }) => instancePath === '/LOG_LEVEL'
-        ? `LOG_LEVEL: ${Environment.properties.LOG_LEVEL.description}`
-        : `${instancePath.slice(1)} ${message}. ${Environment.properties[instancePath.slice(1) as keyof Variables].description}`)
+      .map(({ instancePath, keyword, message }) => {
+        const name = instancePath.slice(1) as keyof Variables
+        const { description } = Environment.properties[name]
+        if (name === 'LOG_LEVEL') return `LOG_LEVEL: ${description}`
+        const isForm = keyword === 'pattern' || keyword === 'enum'
+        return `${name} ${isForm ? forms[name] : message.replace('be boolean', 'be true or false')}. ${description}`
+      })
     throw new ConfigError(problems.join('\n'))
   }
   for (const [name, value] of Object.entries(variables)) {
@@ -128,7 +143,7 @@ function isPlain (url: string): boolean {
 }
 
 function parsePublicUrl (url: string | undefined): string | undefined {
-  if (url !== undefined && !isPlain(url)) throw new ConfigError(`PUBLIC_URL must be a URL with nothing but a host, a port and a path, such as https://sessions.example.com. ${Environment.properties.PUBLIC_URL.description}`)
+  if (url !== undefined && !isPlain(url)) throw new ConfigError(`PUBLIC_URL ${forms.PUBLIC_URL}. ${Environment.properties.PUBLIC_URL.description}`)
   return url
 }
 
@@ -141,7 +156,7 @@ function parseUpstream (variables: Variables): UpstreamOptions | undefined {
     if (openapi !== undefined) throw new ConfigError('UPSTREAM_OPENAPI is set without UPSTREAM_URL. Set the URL of the API that the document describes.')
     return undefined
   }
-  if (!isPlain(url)) throw new ConfigError('UPSTREAM_URL must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000.')
+  if (!isPlain(url)) throw new ConfigError(`UPSTREAM_URL ${forms.UPSTREAM_URL}. ${Environment.properties.UPSTREAM_URL.description}`)
   return {
     url,
     openapi,

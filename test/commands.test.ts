@@ -128,7 +128,7 @@ t.test('what fails is one sentence on standard error, and exit code 1', async t 
 
   const list = (environment: NodeJS.ProcessEnv) => command(environment, 'keys', 'list')
   t.strictSame(await list({ DATABASE_URL: 'mysql://h' }), {
-    code: 1, out: '', err: 'DATABASE_URL must match pattern "^postgres(ql)?://". The PostgreSQL to use. Without it an embedded one is started.\n'
+    code: 1, out: '', err: 'DATABASE_URL must be a URL such as postgres://user:password@host:5432/database. The PostgreSQL to use. Without it an embedded one is started.\n'
   })
   t.strictSame(await list({ DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none' }), {
     code: 1, out: '', err: 'The database of DATABASE_URL cannot be used: connect ECONNREFUSED 127.0.0.1:1\n'
