@@ -8,8 +8,9 @@ export function isJson (mediaType: string): boolean {
   return /^(?:application|text)\/json$|\+json$/.test(essenceOf(mediaType))
 }
 
-/** Whether a media type is in a range, such as `text/*`. */
+/** Whether a media type is in a range, such as `text/*`, or `application/*+json`, which documents of .NET have. */
 export function isInRange (mediaType: string, range: string): boolean {
   const [essence, wanted] = [essenceOf(mediaType), essenceOf(range)]
-  return wanted === '*/*' || essence === wanted || (wanted.endsWith('/*') && essence.startsWith(wanted.slice(0, -1)))
+  const [beginning, end = ''] = wanted.split('*', 2) as [string, string?]
+  return wanted === '*/*' || essence === wanted || (/^[^*/]+\/\*(?:\+[^*]+)?$/.test(wanted) && essence.startsWith(beginning) && essence.endsWith(end))
 }

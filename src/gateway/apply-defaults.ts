@@ -104,9 +104,10 @@ function isEmpty ({ raw }: FastifyRequest): boolean {
  * character encoding, which is UTF-8.
  */
 function typeOfMade (said: string | undefined, mediaTypes: readonly string[] | null): string {
-  const isTaken = (type: string) => isJson(type) && (mediaTypes?.some(range => isInRange(type, range)) ?? true)
+  const isTaken = (type: string) => isJson(type) && !type.includes('*') && (mediaTypes?.some(range => isInRange(type, range)) ?? true)
   const type = [said ?? '', 'application/json', ...mediaTypes ?? []].find(isTaken) ?? 'application/json'
-  return type.replace(/;\s*charset=[^;]*/gi, '').replace(/[;\s]+$/, '')
+  const [essence, ...parameters] = type.split(';').map(part => part.trim())
+  return [essence, ...parameters.filter(parameter => parameter !== '' && !/^charset=/i.test(parameter))].join('; ')
 }
 
 /**

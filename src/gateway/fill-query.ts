@@ -34,7 +34,9 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
     }
   }
   // Some servers separate parameters by semicolons as well.
-  for (const name of query.includes(';') ? new URLSearchParams(`?${query.replaceAll(';', '&')}`).keys() : []) unclear.set(baseOf(name), name)
+  for (const name of query.includes(';') ? new URLSearchParams(`?${query.replaceAll(';', '&')}`).keys() : []) {
+    if (!sent.has(name)) unclear.set(baseOf(name), name)
+  }
   const filled = fillDefaults(target, values, placements)
   for (const { path: [base] } of filled) {
     const name = unclear.get(String(base))

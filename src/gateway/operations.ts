@@ -74,27 +74,31 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
 
   // Those of a path or an operation count for all: where it is there as well, it is the same.
   const prefixes = serverPrefixes(servers, bases)
-  const lenientPrefixes = prefixes.map(({ source }) => new RegExp(source, 'i'))
+  const lenientPrefixes = prefixes.map(group => group.map(({ source }) => new RegExp(source, 'i')))
   const literal = new Set(all.filter(isLiteral))
   const exact = createTemplateRouter(all)
   // Many frameworks take `/Quote/` for `/quote`; a request for it must not go without what `/quote` takes.
   const lenient = createTemplateRouter(all, { lenient: true })
 
-  function lookUp (find: TemplateRouter['find'], prefixes: readonly Prefix[], method: string, path: string): Operation[] {
+  /** @param prefixes in groups, of which the first counts by whose prefixes there is something */
+  function lookUp (find: TemplateRouter['find'], prefixes: readonly (readonly Prefix[])[], method: string, path: string): Operation[] {
     const segments = path.split('/')
     const meant = canonical(path)
-    const all: Operation[] = []
-    for (const prefix of prefixes) {
-      const match = prefix.exec(meant)
-      if (!match) continue
-      const rest = ['', ...segments.slice(match[0].split('/').length)].join('/')
-      const restMeant = meant.slice(match[0].length)
-      const found = find(method, rest, restMeant)
-      // Where servers have none for HEAD they answer it by the one for GET.
-      if (method === 'HEAD' && !isCertain(found)) found.push(...find('GET', rest, restMeant).filter(({ template }) => found.every(own => own.template !== template)))
-      all.push(...found)
+    for (const group of prefixes) {
+      const all = new Set<Operation>()
+      for (const prefix of group) {
+        const match = prefix.exec(meant)
+        if (!match) continue
+        const rest = ['', ...segments.slice(match[0].split('/').length)].join('/')
+        const restMeant = meant.slice(match[0].length)
+        const found = find(method, rest, restMeant)
+        // Where servers have none for HEAD they answer it by the one for GET.
+        if (method === 'HEAD' && !isCertain(found)) found.push(...find('GET', rest, restMeant).filter(({ template }) => found.every(own => own.template !== template)))
+        for (const operation of found) all.add(operation)
+      }
+      if (all.size > 0) return [...all]
     }
-    return all
+    return []
   }
 
   /** Whether no server takes the path for anything else. */
@@ -109,10 +113,14 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
     return [...found, ...lookUp(lenient[kind], lenientPrefixes, method, path.replaceAll(/\/+/g, '/'))].map(({ plan }) => plan)
   }
 
-  /** What Fastify takes a path with empty segments for: its parameters may be empty. */
+  /** What Fastify takes a path with empty segments for: its parameters may be empty, unless a template has the segment empty itself. */
   function withEmptyParameters (method: string, path: string): OperationPlan[] {
-    if (!/.\/(?:\/|$)/.test(path) || isCertain(lookUp(exact.find, prefixes, method, path))) return []
-    return lookUp(exact.find, prefixes, method, path.replaceAll(/(?<=.\/)(?=\/|$)/g, anything)).map(({ plan }) => plan)
+    const filled = path.replaceAll(/(?<=\/)(?=\/|$)/g, anything)
+    if (filled === path) return []
+    const literalCount = ({ template }: Operation) => template.split('/').filter(segment => segment !== '' && !/[{*]/.test(segment)).length
+    const most = Math.max(-1, ...lookUp(exact.find, prefixes, method, path).map(literalCount))
+    const found = [...lookUp(exact.find, prefixes, method, filled), ...lookUp(lenient.find, lenientPrefixes, method, filled)]
+    return found.filter(operation => literalCount(operation) > most).map(({ plan }) => plan)
   }
 
   return {
@@ -154,11 +162,11 @@ function templatesOf (path: string): string[] {
 
 /**
  * The path, and as what else servers read it: those of Python take `%2F` for a slash, those of Java `/quote;a=1` for `/quote` with
- * a parameter of the segment's own.
+ * a parameter of the segment's own, and for Fastify 4 a query string begins there.
  */
 function readings (path: string): string[] {
   const slashes = [path, path.replaceAll(/%2f/gi, '/')]
-  return [...new Set([...slashes, ...slashes.map(reading => reading.replaceAll(/;[^/]*/g, ''))])]
+  return [...new Set([...slashes, ...slashes.flatMap(reading => [reading.replaceAll(/;[^/]*/g, ''), reading.split(';', 1)[0]!])])]
 }
 
 function takesTheSame (a: OperationPlan, b: OperationPlan): boolean {

@@ -15,8 +15,9 @@ const anything = 'sipher-sessions-anything'
  * with any value of those that have no list.
  *
  * @param bases what URLs are relative to: the document's own (OpenAPI 3.1, 4.8.5), and the upstream's, as whoever writes `/v1` may mean
+ * @returns these, and then where the upstream begins, for what is none of them
  */
-export function serverPrefixes (servers: readonly object[], bases: readonly URL[]): Prefix[] {
+export function serverPrefixes (servers: readonly object[], bases: readonly URL[]): [ofServers: Prefix[], ofUpstream: Prefix[]] {
   const known = new Set<string>()
   const open = new Set<string>()
   for (const server of servers) {
@@ -27,8 +28,8 @@ export function serverPrefixes (servers: readonly object[], bases: readonly URL[
       }
     }
   }
-  const paths = new Set([...known, ...open, basePath(bases.at(-1)!.pathname)])
-  return Array.from(paths, path => new RegExp(`^${canonical(path).split(anything).map(text => escape(text)).join('[^/]+')}(?=/)`))
+  const prefixOf = (path: string) => new RegExp(`^${canonical(path).split(anything).map(text => escape(text)).join('[^/]+')}(?=/)`)
+  return [[...known, ...open].map(prefixOf), [prefixOf(basePath(bases.at(-1)!.pathname))]]
 }
 
 /** A path without the slashes at its end. */

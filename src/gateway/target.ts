@@ -7,8 +7,10 @@ const methodOverrides = ['x-http-method-override', 'x-http-method', 'x-method-ov
 /** Likewise in the query string. */
 const methodParameter = '_method'
 
+/** PHP takes names such as ` .method` for it. */
 function methodsIn (target: string): string[] {
-  return new URLSearchParams(`?${target.split('?').slice(1).join('?')}`).getAll(methodParameter)
+  const parameters = new URLSearchParams(`?${target.split('?').slice(1).join('?')}`)
+  return [...parameters].flatMap(([name, value]) => /^\s*[._]method(?:\0|$)/.test(name) ? [value] : [])
 }
 
 /**

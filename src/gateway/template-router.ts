@@ -73,9 +73,10 @@ function isDisguised (segment: string): boolean {
   return /[\w\-.~!$&'()*+,;=:@]/.test((segment.match(/%[2-7][0-9a-f]/gi) ?? []).map(decode).join(''))
 }
 
-/** Whether what is around the parameters of a segment is not there as it was sent. */
+/** Whether what is around the parameters of a segment is there in disguise alone. */
 function isHidden (candidate: Candidate | undefined, i: number, sent: string): boolean {
-  return candidate?.expressions.get(i)!.test(sent) === false
+  const undisguised = canonical(sent.replaceAll(/%[2-7][0-9a-f]/gi, code => isDisguised(code) ? inert(decode(code)) : code))
+  return candidate?.expressions.get(i)!.test(undisguised) === false
 }
 
 /**

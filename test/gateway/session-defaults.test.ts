@@ -198,6 +198,7 @@ t.test('a parameter that not all servers take for the one that would be filled i
     [`${many}&a=1&chain=sui`, `${many}&a=1&chain=sui`],
     ['/x?x=1;chain=2&chain=sui', '/x?x=1;chain=2&chain=sui'],
     ['/x?x=1;y=2', '/x?x=1;y=2&chain=near'],
+    ['/options?options[fast]=1&fields=a;b', '/options?options[fast]=1&fields=a;b&options%5Bprivacy%5D=shielded'],
     ['/options', '/options?options%5Bprivacy%5D=shielded'],
     ['/options?options[fast]=1&options[a][b]=2', '/options?options[fast]=1&options[a][b]=2&options%5Bprivacy%5D=shielded'],
     ['/options?options[privacy]=maximum', '/options?options[privacy]=maximum'],
@@ -262,17 +263,34 @@ t.test('a path is refused where servers differ over what is around its parameter
         '/own/doc/{id}': { get: chain },
         '/own/doc/{name}.{ext}': { get: {} },
         '/slashed/': { get: chain },
-        '/slashed/{id}': { get: {} }
+        '/slashed/{id}': { get: {} },
+        '/users/{id}/': { get: chain },
+        '/users/{id}/{tab}': { get: {} },
+        '/{a}/': { put: {} },
+        '/b/{c}': { put: bodyOf(takes('chain')) },
+        '/{root}': { patch: bodyOf(takes('chain')) },
+        '/cut': { get: chain },
+        '/cut/{id}': { get: {} },
+        '/café-{id}': { head: chain },
+        '/{other}': { head: {} },
+        '/hat/{x}^y': { get: chain },
+        '/hat/{x}': { get: {} }
       }
     })
   })
   const statusOf = async (method: string, path: string) => (await exchange(port, { method, path, headers: withSession })).status
-  for (const path of ['/jobs/1%3Acancel', '/jobs/1:c%61ncel', '/doc/a%2Eb', '/tasks/1%3astop', '/own/doc/a%2Eb']) t.equal(await statusOf('GET', path), 400, path)
+  for (const path of ['/jobs/1%3Acancel', '/jobs/1:c%61ncel', '/doc/a%2Eb', '/tasks/1%3astop', '/own/doc/a%2Eb', '/cut;/x', '/cut;x/y']) t.equal(await statusOf('GET', path), 400, path)
   for (const path of ['/jobs/1:cancel', '/jobs/a%40b:cancel', '/jobs/1%3Acancel:cancel', '/doc/a%2Eb.c', '/tasks/1:stop']) t.equal((await send('GET', path)).url, path)
   for (const path of ['/jobs/1%3Astop', '/jobs/1', '/doc/a%20b', '/tasks/1', '/only//of']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
   t.equal(await statusOf('POST', '/accounts/'), 400)
   t.equal((await send('POST', '/accounts', '{}')).body, '{}')
-  for (const path of ['/a/b/c/', '/slashed/']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  for (const path of ['/a/b/c/', '/slashed/', '/users/5/']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  t.match((await send('GET', '/hat/1%5Ey')).url, /\?chain=near$/, 'what has to be encoded is no disguise')
+  t.equal((await send('HEAD', '/caf%C3%A9-5')).url, '/caf%C3%A9-5?chain=near')
+  t.equal(await statusOf('POST', '/Accounts/'), 400)
+  t.equal(await statusOf('PUT', '/b/'), 400)
+  t.equal((await send('PUT', '/c/', '{}')).body, '{}')
+  t.equal((await send('PATCH', '/', '{}')).body, '{"chain":"near"}')
 })
 
 t.test('a path that is another one of each of two servers of the document is refused where these take different defaults', async t => {
@@ -283,6 +301,15 @@ t.test('a path that is another one of each of two servers of the document is ref
     for (const path of ['/quote', '/v1/alone', '/alone']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
     t.equal((await send('GET', '/v1/of/quote')).url, '/v1/of/quote')
   }
+})
+
+t.test('where a server of the document has a path, it is none of what the upstream has without', async t => {
+  const chain = { parameters: [{ in: 'query', name: 'chain' }] }
+  const { send } = await start(t, { openapi: writeDocument(t, { servers: [{ url: 'https://api.example.com/v1' }], paths: { '/orders': { get: chain }, '/{tenant}/orders': { get: {} } } }) })
+  for (const path of ['/v1/orders', '/orders']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
+  for (const path of ['/v1/x/orders', '/x/orders']) t.equal((await send('GET', path)).url, path)
+  const { send: sendToAny } = await start(t, { openapi: writeDocument(t, { servers: [{ url: '/{base}', variables: { base: { default: 'api' } } }], paths: { '/transfers/': { get: {} }, '/transfers/{id}': { get: chain } } }) })
+  t.equal((await sendToAny('GET', '/api/transfers/')).url, '/api/transfers/')
 })
 
 t.test('a template may end in what stands for all that follows, or in what may be left out', async t => {
@@ -346,7 +373,8 @@ t.test('a body that is made is of a type that the operation takes', async t => {
         '/json': { post: bodyOf(takes('chain')) },
         '/vnd': { post: bodyOf(takes('chain'), 'Application/Vnd.Api+json; ext=a') },
         '/two': { post: { requestBody: { content: { 'application/merge-patch+json': { schema: takes('chain') }, 'application/x+json': { schema: takes('privacyLevel') } } } } },
-        '/any': { post: bodyOf(takes('chain'), '*/*') }
+        '/any': { post: bodyOf(takes('chain'), '*/*') },
+        '/suffix': { post: bodyOf(takes('chain'), 'application/*+json') }
       }
     })
   })
@@ -362,6 +390,10 @@ t.test('a body that is made is of a type that the operation takes', async t => {
   t.strictSame(await made('/two'), [chain, 'application/merge-patch+json'])
   t.strictSame(await made('/two', 'application/x+json'), [level, 'application/x+json'])
   t.strictSame(await made('/any', 'text/json'), [chain, 'text/json'])
+  t.strictSame(await made('/suffix'), [chain, 'application/json'])
+  t.strictSame(await made('/suffix', 'application/own+json'), [chain, 'application/own+json'])
+  t.equal((await send('POST', '/suffix', '{}', { 'content-type': 'application/own+json' })).body, chain)
+  for (const type of ['application/json', 'text/own+json']) t.equal((await exchange(port, { method: 'POST', path: '/suffix', headers: { ...withSession, 'content-type': type }, body: '{}' })).status, 415, type)
   const { status, json } = await exchange(port, { method: 'POST', path: '/vnd', headers: { ...withSession, 'content-type': 'application/json' }, body: '{}' })
   t.strictSame({ status, body: json() }, failure(415, 'UNSUPPORTED_MEDIA_TYPE', 'The session\'s defaults go into the JSON that this operation takes, and the body is application/json, which its document does not have. Send it with Content-Type: Application/Vnd.Api+json; ext=a, or send no X-Session-Id.'))
 })
@@ -407,8 +439,10 @@ t.test('what names another method than the request has is refused where a sessio
     for (const value of ['post', '']) t.equal((await exchange(port, { method: 'POST', path: '/x', headers: { ...withSession, [name]: value } })).status, 200)
   }
   t.equal(received.length, 9)
-  const refused = await exchange(port, { method: 'POST', path: '/x?a=1&_method=PUT', headers: withSession })
-  t.match(refused.json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: '_method', reason: 'must be the method of the request, or be left out, where a session is named' }] } })
+  for (const name of ['_method', '%20_method', '.method', '_method%00']) {
+    const refused = await exchange(port, { method: 'POST', path: `/x?a=1&${name}=PUT`, headers: withSession })
+    t.match(refused.json(), { error: { code: 'VALIDATION_ERROR', details: [{ field: '_method', reason: 'must be the method of the request, or be left out, where a session is named' }] } })
+  }
   t.equal((await exchange(port, { method: 'POST', path: '/x?_method=PUT', headers })).status, 200)
   for (const query of ['_method=post', '_method', 'a_method=PUT']) t.equal((await exchange(port, { method: 'POST', path: `/x?${query}`, headers: withSession })).status, 200)
 })
