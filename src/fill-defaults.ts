@@ -36,11 +36,15 @@ export function placementsOf (names: readonly string[], mapping: SessionDefaults
   const placements = names.flatMap(name => Object.hasOwn(mapping, name)
     ? [mapping[name]!].flat().map(at => ({ name, at, path: parsePath(at) }))
     : [{ name, at: name, path: ownPath(name) }])
-  for (const [i, { name, at }] of placements.entries()) {
-    const other = placements.slice(0, i).find(placement => placement.at === at && placement.name !== name)
+  for (const [i, { name, at, path }] of placements.entries()) {
+    const other = placements.slice(0, i).find(placement => placement.name !== name && isSame(placement.path, path))
     if (other) throw new Error(`The option mapping has ${other.name} and ${name} in the same place, ${at}; give each a place of its own`)
   }
   return placements
+}
+
+function isSame (these: readonly PathStep[], those: readonly PathStep[]): boolean {
+  return these.length === those.length && these.every((step, i) => step === those[i])
 }
 
 /** A name of its own is no path, whatever it has in it. */

@@ -80,6 +80,7 @@ const describing = [
   'properties', 'patternProperties', 'propertyNames', 'maxProperties', 'dependencies', 'dependentSchemas', 'unevaluatedProperties',
   'items', 'prefixItems', 'contains', 'maxItems', 'unevaluatedItems', 'const', 'enum',
   '$ref', '$dynamicRef', '$recursiveRef', 'allOf', 'anyOf', 'oneOf', 'not', 'if',
+  'format', 'pattern', 'minLength', 'maxLength', 'minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf',
   'optionalProperties', 'elements', 'values', 'ref', 'discriminator'
 ]
 
@@ -88,7 +89,11 @@ function isOpen (schema: Record<string, unknown>, step: PathStep): boolean {
   const { patternProperties, additionalProperties = true, ...rest } = schema
   const type = step === eachItem ? 'array' : 'object'
   const others = withAnyName(patternProperties) ?? additionalProperties
-  return isOf(schema, type) && isUndescribed(rest) && (others === true || (isObject(others) && isOf(others, 'string') && isUndescribed(others)))
+  const isAnything = others === true || (isObject(others) && Object.keys(others).length === 0)
+  // What needs other properties is not made for one that it has room for.
+  const isPlain = isAnything && patternProperties === undefined && schema.type !== undefined
+  const isFree = schema.required === undefined && schema.minProperties === undefined
+  return isUndescribed(rest) && isOf(schema, type) && (isPlain || (isFree && (isAnything || (isObject(others) && isOf(others, 'string') && isUndescribed(others)))))
 }
 
 /** What properties are that may have any name: TypeBox has a pattern for these in its records. */

@@ -308,7 +308,8 @@ t.test('a body takes what the schema of its media type has', async t => {
 t.test('a place within a map of any names, or a list of anything, is what the host says', async t => {
   const notOpen = [
     { additionalProperties: { type: 'number' } }, { additionalProperties: { enum: ['x'] } }, { maxProperties: 0 }, { propertyNames: { enum: ['x'] } }, { anyOf: [{ type: 'object' }] },
-    { dependencies: { memo: { properties: { num: {} } } } }, { patternProperties: { '^x': {} } }, { patternProperties: { '^.*$': {}, '^x': {} } }, { patternProperties: {} }, { patternProperties: { '^(.*)$': { type: 'number' } } }
+    { dependencies: { memo: { properties: { num: {} } } } }, { patternProperties: { '^x': {} } }, { patternProperties: { '^.*$': {}, '^x': {} } }, { patternProperties: {} }, { patternProperties: { '^(.*)$': { type: 'number' } } },
+    Type.Record(String(), String({ format: 'uuid' })), { additionalProperties: { type: 'string', maxLength: 2 } }, { additionalProperties: { type: 'string' }, required: ['a'] }, { type: undefined, required: ['a'] }
   ]
   const { send } = await startHost(t, host => {
     const echo = async ({ body }: FastifyRequest) => body
@@ -517,6 +518,7 @@ t.test('a name or a path that cannot be meant is refused at the start', async t 
   for (const mapping of [{ chain: 'network', backend: 'network' }, { backend: 'chain' }] as Record<string, string>[]) {
     await t.rejects(register(mapping), { message: `The option mapping has chain and backend in the same place, ${mapping.backend}; give each a place of its own` })
   }
+  await register({ chain: 'a.b' }, Obj({ 'a.b': String(), chain: String() }))
   await t.rejects(register({}, Obj({ ['__proto__']: String() })), { message: /"__proto__"/ })
   await t.rejects(register({}, Obj({ größe: String() })), { message: 'The default "größe" cannot be named in a header; use ASCII letters, digits and _' })
   await register({}, Obj({ constructor: String(), toString: String() }))
