@@ -269,8 +269,8 @@ t.test('a path is refused where servers differ over what is around its parameter
         '/{a}/': { put: {} },
         '/b/{c}': { put: bodyOf(takes('chain')) },
         '/{root}': { patch: bodyOf(takes('chain')) },
-        '/cut': { get: chain },
-        '/cut/{id}': { get: {} },
+        '/cut': { get: chain, post: bodyOf(takes('chain')) },
+        '/cut/{id}': { get: {}, post: {} },
         '/café-{id}': { head: chain },
         '/{other}': { head: {} },
         '/hat/{x}^y': { get: chain },
@@ -287,7 +287,7 @@ t.test('a path is refused where servers differ over what is around its parameter
   for (const path of ['/a/b/c/', '/slashed/', '/users/5/']) t.equal((await send('GET', path)).url, `${path}?chain=near`)
   t.match((await send('GET', '/hat/1%5Ey')).url, /\?chain=near$/, 'what has to be encoded is no disguise')
   t.equal((await send('HEAD', '/caf%C3%A9-5')).url, '/caf%C3%A9-5?chain=near')
-  t.equal(await statusOf('POST', '/Accounts/'), 400)
+  for (const path of ['/Accounts/', '/cut;/x', '/cut;x/y']) t.equal(await statusOf('POST', path), 400, path)
   t.equal(await statusOf('PUT', '/b/'), 400)
   t.equal((await send('PUT', '/c/', '{}')).body, '{}')
   t.equal((await send('PATCH', '/', '{}')).body, '{"chain":"near"}')
