@@ -91,9 +91,9 @@ function isOpen (schema: Record<string, unknown>, step: PathStep): boolean {
   const others = withAnyName(patternProperties) ?? additionalProperties
   const isAnything = others === true || (isObject(others) && Object.keys(others).length === 0)
   // What needs other properties is not made for one that it has room for.
-  const isPlain = isAnything && patternProperties === undefined && schema.type !== undefined
+  const isMap = isAnything && patternProperties === undefined && schema.type !== undefined
   const isFree = schema.required === undefined && schema.minProperties === undefined
-  return isUndescribed(rest) && isOf(schema, type) && (isPlain || (isFree && (isAnything || (isObject(others) && isOf(others, 'string') && isUndescribed(others)))))
+  return isUndescribed(rest) && isOf(schema, type) && (isMap || (isFree && (isAnything || (isObject(others) && isOf(others, 'string') && isUndescribed(others)))))
 }
 
 /** What properties are that may have any name: TypeBox has a pattern for these in its records. */
