@@ -10,6 +10,7 @@ import { bodyIsOnItsWay } from '../request-body.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { fillQuery } from './fill-query.js'
 import { spliceDefaults } from './splice-json.js'
+import { queryOf } from './target.js'
 import { type OperationPlan } from './template-router.js'
 
 /** What goes upstream in place of what came. */
@@ -50,7 +51,7 @@ export function applyUpstream (planOf: (request: FastifyRequest) => OperationPla
     const readsLong = bodyIsOnItsWay(request)
     const text = wantedOf(values).length > 0 ? await readText(request, bodyLimit, mediaTypes) : null
     if (readsLong && text !== null) values = await readAgain()
-    const query = fillQuery(request.raw.url!.split('?').slice(1).join('?'), values, queryPlan, jsonParameters, bracketed)
+    const query = fillQuery(queryOf(request.raw.url!), values, queryPlan, jsonParameters, bracketed)
     if (query.filled.length > 0) {
       // To Fastify 4, and where Fastify 5 is told so, it begins the query string.
       if (request.raw.url!.split('?', 1)[0]!.includes(';')) throw validationError('request', [{ field: 'url', reason: 'has a semicolon in its path, at which the query string begins for some servers; write %3B, or send no X-Session-Id' }])

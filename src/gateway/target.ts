@@ -7,9 +7,14 @@ const methodOverrides = ['x-http-method-override', 'x-http-method', 'x-method-ov
 /** Likewise in the query string. */
 const methodParameter = '_method'
 
+/** What follows the first question mark, as it was sent. */
+export function queryOf (target: string): string {
+  return target.split('?').slice(1).join('?')
+}
+
 /** PHP takes names such as ` .method` for it. */
 function methodsIn (target: string): string[] {
-  const parameters = new URLSearchParams(`?${target.split('?').slice(1).join('?')}`)
+  const parameters = new URLSearchParams(`?${queryOf(target)}`)
   return [...parameters].flatMap(([name, value]) => /^\s*[._]method(?:\0|$)/.test(name) ? [value] : [])
 }
 

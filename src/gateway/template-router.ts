@@ -75,6 +75,7 @@ function isDisguised (segment: string): boolean {
 
 /** Whether what is around the parameters of a segment is there in disguise alone. */
 function isHidden (candidate: Candidate | undefined, i: number, sent: string): boolean {
+  if (!sent.includes('%')) return false
   const undisguised = canonical(sent.replaceAll(/%[2-7][0-9a-f]/gi, code => isDisguised(code) ? inert(decode(code)) : code))
   return candidate?.expressions.get(i)!.test(undisguised) === false
 }
