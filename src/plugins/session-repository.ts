@@ -2,17 +2,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Kind, type TObject } from '@sinclair/typebox'
 import fp from 'fastify-plugin'
 import { createBackgroundWork } from '../background.js'
-import { createBatch } from '../batch.js'
 import { createKeyRing, KeyRingError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
 import { createNoting } from '../noting.js'
 import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
-import { waitingSince, type Queryable } from './database.js'
-import { byteaArray, isUnstorable, rejectUnstorable, scalarArray, type Swept } from './repositories.js'
-import { createSessionSecrets, type SealedSecrets, type SealedValues, type SecretsOwner, type SessionSecrets } from './session-secrets.js'
-import { byIdText, countLiveText, deleteExpiredText, forUseText, insertText, makeRoomText, noteAccessText, patchText, removeText, uncountRemovedText } from './session-statements.js'
+import { type Queryable } from './database.js'
+import { rejectUnstorable, type Swept } from './repositories.js'
+import { createSessionBatches, type GetRow, type StoredValues, type UsedSession, type UseRow } from './session-batches.js'
+import { createSessionSecrets, NamedSession, type SealedSecrets, type SessionSecrets } from './session-secrets.js'
+import { deleteExpiredText, makeRoomText, uncountRemovedText } from './session-statements.js'
 
 export interface SessionRepositoryOptions {
   /** What sessions hold. */
@@ -35,55 +35,6 @@ export interface Session {
   lastAccessedAt: number
 }
 
-/** What a statement answers for one of the ids it was given. */
-interface Positioned {
-  /** The id's place among them, from 1. */
-  position: number
-}
-
-/** What every statement that answers a session selects; the names are those of its properties. */
-interface StoredValues {
-  /** JSON text: requests that share a row each parse an object of their own. */
-  defaults: string
-  /** JSON text of the ciphertexts by name; null where there are none. */
-  secrets: string | null
-}
-
-interface SessionRow extends StoredValues {
-  ownerId: string
-}
-
-interface Accessed {
-  /** Where the row is, if its last access was noted so long ago that this one is worth a write. */
-  staleCtid: string | null
-}
-
-type Times = Pick<Session, 'expiresAt' | 'lastAccessedAt'>
-type UseRow = SessionRow & Accessed
-type GetRow = UseRow & Times & Pick<Session, 'createdAt'>
-
-interface UsedSession {
-  sessionId: string
-  /** Where its row was when it was read. */
-  ctid: string
-}
-
-interface NewSession {
-  sessionId: string
-  ownerId: string
-  values: SealedValues
-  ttlSeconds: number
-  maxSessions: number
-}
-
-interface Patch {
-  sessionId: string
-  ownerId: string
-  values: SealedValues
-  /** Whether the secrets that stay are known to be readable. */
-  checked: boolean
-}
-
 /** A session that is being read. What it holds is its owner's, and nobody else is told. */
 export interface Reading<Row> {
   sessionId: string
@@ -98,80 +49,15 @@ export type GetReading = Reading<GetRow>
  * upsert, so that a deleted session cannot come back.
  */
 function createSessionRepository (database: Queryable, secrets: SessionSecrets, onFailed: (error: unknown, message: string) => void) {
-  const { maxWaitMs } = database
-  const forUse = createBatch<string, UseRow | undefined>((sessionIds, since) => read(forUseText, 'use-sessions', sessionIds, since), { maxWaitMs })
+  const { forUse, byId, insert, patch, remove, countLive, noteAccess } = createSessionBatches(database)
 
-  const byId = createBatch<string, GetRow | undefined>((sessionIds, since) => read(byIdText, 'get-sessions', sessionIds, since), { maxWaitMs })
-
-  const noting = createNoting<UsedSession>(used => database.query(noteAccessText,
-    [used.map(({ ctid }) => ctid), idArray(used.map(({ sessionId }) => sessionId))], 'note-access'), error => {
+  const noting = createNoting<UsedSession>(noteAccess, error => {
     onFailed(error, 'noting when sessions were last used failed; their next use tries again')
   })
 
   const uncounting = createBackgroundWork(uncountRemoved, error => {
     onFailed(error, 'taking deleted sessions off the counts failed; the next sweep tries again')
   })
-
-  /** The rows that a statement answers for ids, in their order. */
-  async function read<Row extends object> (text: string, name: string, sessionIds: readonly string[], since: number): Promise<(Row | undefined)[]> {
-    const asked = [...new Set(sessionIds)]
-    const { rows } = await waitingSince(database, since).query<Row & Positioned>(text, [idArray(asked)], name)
-    const found = new Map<string, Row>()
-    for (const row of rows) found.set(asked[row.position - 1]!, row)
-    return sessionIds.map(sessionId => found.get(sessionId))
-  }
-
-  /** When each was created; undefined for one that its owner has no room for. */
-  const insert = createBatch<NewSession, number | undefined>(async (sessions, since) => {
-    const { rows } = await waitingSince(database, since).query<{ createdAt: number, refused: number[] }>(insertText, [
-      idArray(sessions.map(({ sessionId }) => sessionId)),
-      sessions.map(({ ownerId }) => ownerId),
-      sessions.map(({ values }) => values.plain),
-      sessions.map(({ values }) => JSON.stringify(values.secrets)),
-      scalarArray(sessions.map(({ ttlSeconds }) => ttlSeconds)),
-      scalarArray(sessions.map(({ maxSessions }) => maxSessions))
-    ], 'create-sessions')
-    const { createdAt, refused } = rows[0]!
-    return sessions.map((_session, index) => refused.includes(index + 1) ? undefined : createdAt)
-  }, { maxWaitMs, isOneItemsFault: isUnstorable })
-
-  // Patches of one session at the same time are one, the later over the earlier: each is answered what came of all.
-  const patch = createBatch<Patch, StoredValues & Times | undefined>(async (patches, since) => {
-    const keys = patches.map(patchKey)
-    const merged = new Map<string, Patch>()
-    patches.forEach((given, index) => {
-      const earlier = merged.get(keys[index]!)
-      merged.set(keys[index]!, earlier ? { ...given, values: mergeSealed(earlier.values, given.values), checked: earlier.checked || given.checked } : given)
-    })
-    const all = [...merged.values()]
-    const { rows } = await waitingSince(database, since).query<StoredValues & Times & Positioned>(patchText, [
-      idArray(all.map(({ sessionId }) => sessionId)),
-      all.map(({ ownerId }) => ownerId),
-      all.map(({ values }) => values.plain),
-      all.map(({ values }) => JSON.stringify(values.secrets)),
-      scalarArray(all.map(({ checked }) => checked))
-    ], 'patch-sessions')
-    const asked = [...merged.keys()]
-    const found = new Map(rows.map(row => [asked[row.position - 1]!, row]))
-    return keys.map(key => found.get(key))
-  }, { maxWaitMs, isOneItemsFault: isUnstorable })
-
-  const remove = createBatch<Pick<Patch, 'sessionId' | 'ownerId'>, boolean>(async (sessions, since) => {
-    const { rows } = await waitingSince(database, since).query<Positioned>(removeText,
-      [idArray(sessions.map(({ sessionId }) => sessionId)), sessions.map(({ ownerId }) => ownerId)], 'delete-sessions')
-    // Of two that delete the same session one has done it.
-    const keys = sessions.map(patchKey)
-    const deleted = new Set(keys)
-    for (const { position } of rows) deleted.delete(keys[position - 1]!)
-    if (deleted.size > 0) uncounting.ask()
-    return keys.map(key => deleted.delete(key))
-  }, { maxWaitMs })
-
-  const countLive = createBatch<string, number>(async (ownerIds, since) => {
-    const { rows } = await waitingSince(database, since).query<{ ownerId: string, live: number }>(countLiveText, [[...new Set(ownerIds)]])
-    const live = new Map(rows.map(row => [row.ownerId, row.live]))
-    return ownerIds.map(ownerId => live.get(ownerId)!)
-  }, { maxWaitMs })
 
   return {
     /**
@@ -272,6 +158,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      */
     async delete (sessionId: string, ownerId: string): Promise<void> {
       if (!await remove({ sessionId, ownerId })) notFound()
+      uncounting.ask()
     },
 
     /** How many sessions the owner has that have not expired, at one moment. */
@@ -333,38 +220,6 @@ const removalsAtOnce = 20
  * told to try again, in milliseconds.
  */
 const decideWithinMs = 400
-
-function patchKey ({ sessionId, ownerId }: Pick<Patch, 'sessionId' | 'ownerId'>): string {
-  return sessionId + ownerId
-}
-
-function mergeSealed (earlier: SealedValues, later: SealedValues): SealedValues {
-  const plain = { ...JSON.parse(earlier.plain) as object, ...JSON.parse(later.plain) as object }
-  return { plain: JSON.stringify(plain), secrets: { ...earlier.secrets, ...later.secrets } }
-}
-
-/** The parameter that has the ids of sessions. */
-function idArray (sessionIds: readonly string[]): string {
-  return byteaArray(sessionIds.map(sessionId => `\\x${sessionId.slice('sess_'.length)}`))
-}
-
-/**
- * A session, to its secrets. The id's bytes are made where they are needed: most sessions have none. A class, because a getter
- * that is defined for each request costs more than the bytes do.
- */
-class NamedSession implements SecretsOwner {
-  readonly #sessionId: string
-  readonly ownerId: string
-
-  constructor (sessionId: string, ownerId: string) {
-    this.#sessionId = sessionId
-    this.ownerId = ownerId
-  }
-
-  get id (): Buffer {
-    return Buffer.from(this.#sessionId.slice('sess_'.length), 'hex')
-  }
-}
 
 function notFound (): never {
   throw new ApiError('SESSION_NOT_FOUND')

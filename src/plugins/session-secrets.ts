@@ -22,6 +22,24 @@ export interface SecretsOwner {
   ownerId: string
 }
 
+/**
+ * A session by its name. The id's bytes are made where they are needed: most sessions have none. A class, because a getter
+ * that is defined for each request costs more than the bytes do.
+ */
+export class NamedSession implements SecretsOwner {
+  readonly #sessionId: string
+  readonly ownerId: string
+
+  constructor (sessionId: string, ownerId: string) {
+    this.#sessionId = sessionId
+    this.ownerId = ownerId
+  }
+
+  get id (): Buffer {
+    return Buffer.from(this.#sessionId.slice('sess_'.length), 'hex')
+  }
+}
+
 /** Begins what ciphertexts are bound to, so that they are good for nothing else that a key may come to be used for. */
 const purpose = 'sipher-sessions secret v1\0'
 
