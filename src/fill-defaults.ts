@@ -1,3 +1,4 @@
+import { isRecord } from './is-object.js'
 import { isFillable } from './request-body.js'
 import { type SessionDefaultValues } from './schemas/session.js'
 
@@ -25,7 +26,8 @@ export type SessionDefaultsMapping = Readonly<Record<string, string | readonly s
 /**
  * Where each of the defaults goes, in the order of their names.
  *
- * @throws Error when a header could not name a default, or the mapping has a name that sessions do not hold, or a path that is none
+ * @throws Error when a header could not name a default, or the mapping has a name that sessions do not hold, a path that is none,
+ * or two names in one place
  */
 export function placementsOf (names: readonly string[], mapping: SessionDefaultsMapping = {}): Placement[] {
   const unspeakable = names.find(name => !/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name))
@@ -37,6 +39,7 @@ export function placementsOf (names: readonly string[], mapping: SessionDefaults
     ? [mapping[name]!].flat().map(at => ({ name, at, path: parsePath(at) }))
     : [{ name, at: name, path: ownPath(name) }])
   for (const [i, { name, at, path }] of placements.entries()) {
+    // One within another is what different routes may have.
     const other = placements.slice(0, i).find(placement => placement.name !== name && isSame(placement.path, path))
     if (other) throw new Error(`The option mapping has ${other.name} and ${name} in the same place, ${at}; give each a place of its own`)
   }
@@ -75,7 +78,8 @@ function badPath (at: string): Error {
  */
 export function fillDefaults (target: unknown, values: SessionDefaultValues, placements: readonly Placement[]): Placement[] {
   if (placements.length === 0) return []
-  const isOpen = isContainer(target)
+  // A parsed query string is of a class of its own.
+  const isOpen = isRecord(target)
   const filled: Placement[] = []
   for (const placement of placements) {
     const { name, path } = placement
@@ -101,26 +105,17 @@ function has (target: Record<string, unknown>, property: string): boolean {
   return Object.hasOwn(target, property) || (property in target && !(property in Object.prototype) && target[property] !== undefined)
 }
 
-/** Whether it takes properties at its top. A parsed query string is of a class of its own. */
-function isContainer (target: unknown): target is Record<string, unknown> {
-  return isObject(target) && !Array.isArray(target)
-}
-
 function fillPath (target: unknown, path: readonly PathStep[], depth: number, value: unknown): boolean {
   const step = path[depth]!
   if (step === eachItem) {
     // Not some(): every item gets it.
     return Array.isArray(target) && target.filter(item => fillPath(item, path, depth + 1, value)).length > 0
   }
-  if (!isContainer(target) || (depth > 0 && !isFillable(target))) return false
+  if (!isRecord(target) || (depth > 0 && !isFillable(target))) return false
   if (depth === path.length - 1) return setMissing(target, step, value)
   if (has(target, step)) return fillPath(target[step], path, depth + 1, value)
   const created = {}
   const filled = fillPath(created, path, depth + 1, value)
   if (filled) target[step] = created
   return filled
-}
-
-function isObject (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null
 }

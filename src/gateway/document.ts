@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { parse } from 'yaml'
 import { decode } from '../decode.js'
+import { isRecord } from '../is-object.js'
 
 /** The upstream's OpenAPI document cannot be used; the message says which, and why. */
 export class UpstreamDocumentError extends Error {
@@ -29,11 +30,11 @@ export async function readDocument (source: string): Promise<OpenApiDocument> {
   } catch (error) {
     throw unusable(source, 'cannot be read', error)
   }
-  const { openapi, swagger, paths } = (isObject(document) ? document : {}) as Record<string, unknown>
+  const { openapi, swagger, paths } = (isRecord(document) ? document : {}) as Record<string, unknown>
   if (typeof openapi !== 'string' || !openapi.startsWith('3.')) {
     throw unusable(source, 'is not an OpenAPI document of version 3', swagger === undefined ? undefined : new Error(`it is Swagger ${String(swagger)}`))
   }
-  if (paths !== undefined && !isObject(paths)) throw unusable(source, 'is not an OpenAPI document of version 3', new Error('its paths are no object'))
+  if (paths !== undefined && !isRecord(paths)) throw unusable(source, 'is not an OpenAPI document of version 3', new Error('its paths are no object'))
   return document as OpenApiDocument
 }
 
@@ -84,8 +85,4 @@ function withoutCredentials (source: string): string {
   if (!url.username && !url.password) return source
   url.username = url.password = ''
   return url.href
-}
-
-export function isObject (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -1,9 +1,10 @@
 import { validationError } from '../errors.js'
 import { type Placement } from '../fill-defaults.js'
+import { isRecord } from '../is-object.js'
+import { resolveReference } from '../json-schema/references.js'
 import { isInRange, isJson } from '../media-type.js'
 import { bodyPlacements, planDefaults } from '../plan-defaults.js'
-import { resolveReference } from '../schemas/properties.js'
-import { isObject, type OpenApiDocument } from './document.js'
+import { type OpenApiDocument } from './document.js'
 import { serverPrefixes, type Prefix } from './servers.js'
 import { canonical, createTemplateRouter, isLiteral, type Operation, type OperationPlan, type TemplateRouter } from './template-router.js'
 
@@ -46,14 +47,14 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
 
   for (const [template, own] of Object.entries(document.paths ?? {})) {
     const referred = resolve(own)
-    if (!isObject(own) || !isObject(referred) || template.startsWith('x-')) continue
+    if (!isRecord(own) || !isRecord(referred) || template.startsWith('x-')) continue
     const reachable = templatesOf(template)
     if (reachable.length === 0) unreachable.push(template)
     // What stands beside a reference counts as well.
     const item = { ...referred, ...own }
     for (const method of methods) {
       const operation = resolve(item[method.toLowerCase()])
-      if (!isObject(operation) || operation.$ref !== undefined) continue
+      if (!isRecord(operation) || operation.$ref !== undefined) continue
       if (!template.startsWith('/')) throw new Error(`its path ${JSON.stringify(template)} does not begin with a slash`)
       const query = querySchema([referred.parameters, own.parameters, operation.parameters], resolve)
       const body = resolve(operation.requestBody)
@@ -63,7 +64,7 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
         ...planDefaults(placements, jsonOf(content), query.schema, () => undefined, { root: document, untold }),
         jsonParameters: query.jsonParameters,
         bracketed: query.bracketed,
-        mediaTypes: isObject(body) && body.$ref !== undefined ? null : Object.keys(content)
+        mediaTypes: isRecord(body) && body.$ref !== undefined ? null : Object.keys(content)
       }
       for (const id of plan.lost) foreign.add(id)
       if (reachable.length > 0) for (const { name } of [...plan.body, ...plan.query]) unread.delete(name)
@@ -147,7 +148,7 @@ function serversIn (list: unknown, where: string): object[] {
   // Left empty in YAML it is null.
   const all = list ?? []
   if (!Array.isArray(all)) throw new Error(`${where} must be a list, such as [{ url: /v1 }]`)
-  return all.filter(isObject)
+  return all.filter(isRecord)
 }
 
 /**
@@ -178,7 +179,7 @@ function takesTheSame (a: OperationPlan, b: OperationPlan): boolean {
 /** The value itself, or the one that its local `$ref` leads to; with its `$ref` where that leads to another document. */
 function followReferences (value: unknown, document: OpenApiDocument, foreign: Set<string>): unknown {
   const seen = new Set<unknown>()
-  while (isObject(value) && typeof value.$ref === 'string' && !seen.has(value)) {
+  while (isRecord(value) && typeof value.$ref === 'string' && !seen.has(value)) {
     seen.add(value)
     let isForeign = false
     const { schema } = resolveReference(value.$ref, { root: document, document }, id => {
@@ -197,7 +198,7 @@ function followReferences (value: unknown, document: OpenApiDocument, foreign: S
  * @returns also the names of those that are JSON, and of those whose properties are in brackets
  */
 function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): { schema: object, jsonParameters: ReadonlySet<string>, bracketed: ReadonlySet<string> } {
-  const parameters = lists.flatMap(list => Array.isArray(list) ? list.map(resolve).filter(isObject) : [])
+  const parameters = lists.flatMap(list => Array.isArray(list) ? list.map(resolve).filter(isRecord) : [])
   const named = parameters.filter(parameter => parameter.in === 'query')
   return {
     schema: {
@@ -209,16 +210,16 @@ function querySchema (lists: unknown[], resolve: (value: unknown) => unknown): {
         return parameter.in === 'query' && (parameter.style ?? 'form') === 'form' && parameter.explode !== false ? [parameter.schema] : []
       })
     },
-    jsonParameters: new Set(named.filter(({ content }) => isObject(content) && Object.keys(content).some(isJson)).map(({ name }) => String(name))),
+    jsonParameters: new Set(named.filter(({ content }) => isRecord(content) && Object.keys(content).some(isJson)).map(({ name }) => String(name))),
     bracketed: new Set(named.filter(({ style }) => style === 'deepObject').map(({ name }) => String(name)))
   }
 }
 
 /** What the operation takes in its body, by media type. */
 function contentOf (requestBody: unknown): object {
-  if (!isObject(requestBody)) return {}
+  if (!isRecord(requestBody)) return {}
   if (requestBody.$ref !== undefined) return { '*/*': { schema: requestBody } }
-  return isObject(requestBody.content) ? requestBody.content : {}
+  return isRecord(requestBody.content) ? requestBody.content : {}
 }
 
 /** What of that is JSON, or may be. */

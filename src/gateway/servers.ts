@@ -1,4 +1,4 @@
-import { isObject } from './document.js'
+import { isRecord } from '../is-object.js'
 import { canonical, escape } from './template-router.js'
 
 /** What the paths of a document begin with: matches up to the slash that begins them. */
@@ -40,14 +40,14 @@ function basePath (path: string): string {
 /** The URLs of a server, by what its variables may be. */
 function urlsOf (server: { url?: unknown, variables?: unknown }): string[] {
   const url = String(server.url ?? '/')
-  const variables = isObject(server.variables) ? server.variables : {}
+  const variables = isRecord(server.variables) ? server.variables : {}
   const names = [...new Set([...url.matchAll(/\{([^{}]+)\}/g)].map(([, name]) => name!))]
   // Whatever is in the place of a scheme or a host is none of the path.
   const inPath = url.replace(/^[^/]*\/\/[^/]*/, '')
   let combinations: Record<string, string>[] = [{}]
   let isOpen = false
   for (const name of names) {
-    const { default: standard = '', enum: list } = (isObject(variables[name]) ? variables[name] : {}) as { default?: unknown, enum?: unknown }
+    const { default: standard = '', enum: list } = (isRecord(variables[name]) ? variables[name] : {}) as { default?: unknown, enum?: unknown }
     const isListed = Array.isArray(list)
     const values = new Set([standard, ...isListed ? list as unknown[] : []].map(String))
     if (!inPath.includes(`{${name}}`)) combinations.forEach(combination => { combination[name] = String(standard) })

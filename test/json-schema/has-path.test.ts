@@ -1,6 +1,6 @@
 import t from 'tap'
 import { eachItem } from '../../src/fill-defaults.js'
-import { hasPath } from '../../src/schemas/properties.js'
+import { hasPath } from '../../src/json-schema/has-path.js'
 
 t.test('a reference that leads nowhere or in a circle has no properties of its own', async t => {
   const schemas: Record<string, unknown> = { a: { $ref: 'b#', properties: { x: {} } }, b: { $ref: 'a#', properties: { y: {} } } }
