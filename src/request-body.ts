@@ -2,6 +2,9 @@ import { type Http2ServerRequest } from 'node:http2'
 import { type FastifyRequest } from 'fastify'
 import { isJson } from './media-type.js'
 
+/** Methods whose requests get a body where they came without one. */
+export const bodyMethods: readonly string[] = ['POST', 'PUT', 'PATCH']
+
 /** Whether a part of the body has yet to come. Requests that are injected do not say, and have come as a whole. */
 export function bodyIsOnItsWay ({ raw }: FastifyRequest): boolean {
   // Over HTTP/2 a request without a body is not complete before somebody has looked for one.

@@ -1,13 +1,13 @@
 import { type Server } from 'node:http'
 import { type TObject } from '@sinclair/typebox'
-import { type FastifyBaseLogger, type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type onSendHookHandler, type RouteOptions } from 'fastify'
+import { type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type onSendHookHandler, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
 import { eachItem, fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../fill-defaults.js'
-import { isJsonSchema } from '../json-schema/is-json-schema.js'
-import { bodyPlacements, planDefaults, type DefaultsPlan } from '../plan-defaults.js'
-import { beginningOfUnparsedJson, bodyIsOnItsWay, isBodyless, isFillable, isMultipart, isUnread } from '../request-body.js'
-import { exampleSessionId, sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
+import { bodyPlacements, type DefaultsPlan } from '../plan-defaults.js'
+import { beginningOfUnparsedJson, bodyIsOnItsWay, bodyMethods, isBodyless, isFillable, isMultipart, isUnread } from '../request-body.js'
+import { documentHeader, makePlan, requireKnownNames, takenBy, warnOfUnread, warnOfUntold, type RoutePlan } from '../route-plan.js'
+import { sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { mergeVary } from '../vary.js'
 import { sendError } from './error-handler.js'
 import { type UseReading } from './session-repository.js'
@@ -41,18 +41,10 @@ export interface SessionDefaultsOptions {
  */
 export type ApplySessionDefaults = (request: FastifyRequest, values: SessionDefaultValues, readAgain: () => Promise<SessionDefaultValues>) => Iterable<string> | Promise<Iterable<string>>
 
-interface RoutePlan extends DefaultsPlan {
-  /** What most requests are told was filled in: all that goes into the body, each name once. */
-  bodyNames: string
-}
-
 const header = 'x-session-id'
 
 /** Lines of headers that Node reads of a request where its server does not say. */
 const nodesMaxHeadersCount = 1000
-
-/** Methods whose requests get a body where they came without one. */
-export const bodyMethods: readonly string[] = ['POST', 'PUT', 'PATCH']
 
 /** Methods whose answers caches keep and give to others (RFC 9110, 9.2.3). */
 const cachedMethods: readonly string[] = ['GET', 'HEAD']
@@ -252,51 +244,6 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   }
 }, { name: 'session-defaults', fastify: '5.x', dependencies: ['authentication', 'session-repository', 'tiers'] })
 
-/** A name that sessions do not hold is a typing error, and would leave a request without what its caller relies on. */
-function requireKnownNames ({ method, url, config }: RouteOptions, names: readonly string[]): void {
-  const selection: unknown = config?.sessionDefaults
-  if (!Array.isArray(selection) && !['undefined', 'boolean', 'function'].includes(typeof selection)) {
-    throw new Error(`The route ${String(method)} ${url} has ${JSON.stringify(selection)} in config.sessionDefaults; it is true, false, a list of names or a function`)
-  }
-  const unknown = Array.isArray(selection) ? selection.find(name => !names.includes(name as string)) as unknown : undefined
-  if (unknown !== undefined) {
-    throw new Error(`The route ${String(method)} ${url} has ${JSON.stringify(unknown)} in config.sessionDefaults, which sessions do not hold; they hold ${names.join(', ')}`)
-  }
-}
-
-/** Tells of defaults that clients can put into a session to no effect. */
-function warnOfUnread (log: FastifyBaseLogger, names: Iterable<string>): void {
-  const list = [...names].join(', ')
-  log.warn({ defaults: list }, `No route takes these session defaults: ${list}. Give a route's schema the property, map them to one (option mapping), or let sessions hold only what is read (option defaults).`)
-}
-
-/** Tells of schemas that only a validator of the host's own can read or find, where the host has not said what they take. */
-function warnOfUntold (log: FastifyBaseLogger, route: RouteOptions, plan: DefaultsPlan): void {
-  const { method, url } = route
-  const list = plan.lost.join(', ')
-  const taken = [...new Set(takenBy(plan, route).map(({ name }) => name))].join(', ')
-  const reason = list === '' ? 'are no JSON Schema' : `refer to ${list}, which Fastify does not have`
-  const remedy = list === '' ? '' : ', or give Fastify what they refer to (addSchema)'
-  log.warn({ ...(list !== '' && { references: list }) }, `The schemas of ${String(method)} ${url} ${reason}, so that what they take of a session is not known: the route is given ${taken}. Name what it takes in config.sessionDefaults${remedy}.`)
-}
-
-function makePlan (route: Pick<RouteOptions, 'schema' | 'config'>, instance: FastifyInstance, placements: readonly Placement[]): RoutePlan {
-  const selection = route.config?.sessionDefaults ?? true
-  const selected = placements.filter(({ name }) => Array.isArray(selection) ? selection.includes(name) : selection === true)
-  const plan = planDefaults(selected, route.schema?.body, querystringOf(route), id => instance.getSchema(id))
-  return { ...plan, bodyNames: [...new Set(plan.body.map(({ name }) => name))].join(', ') }
-}
-
-/** Fastify takes either name. */
-function querystringOf ({ schema }: Pick<RouteOptions, 'schema'>): unknown {
-  return schema?.querystring ?? (schema as { query?: unknown } | undefined)?.query
-}
-
-/** What a request of the route can be given at all: one that may not have a body takes none in it. */
-function takenBy ({ body, query, undescribed }: DefaultsPlan, { method }: RouteOptions): readonly Placement[] {
-  return undescribed && [method].flat().every(name => !bodyMethods.includes(name)) ? [] : [...query, ...body]
-}
-
 /** @param placements those of the body's media type */
 function fillBody (request: FastifyRequest, plan: DefaultsPlan, placements: readonly Placement[], values: SessionDefaultValues): Placement[] {
   const { body } = request
@@ -322,28 +269,4 @@ function unparsed (): ApiError {
 
 function withoutType (): ApiError {
   return new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: 'The session\'s defaults go into the body, and this one has no Content-Type. Send it with Content-Type: application/json, or send no X-Session-Id.' })
-}
-
-/** Puts the header into the schema of a route that takes values, from which OpenAPI documents are made. */
-function documentHeader (route: RouteOptions, plan: DefaultsPlan): void {
-  const taken = takenBy(plan, route)
-  if (taken.length === 0) return
-  const texts = new Set(taken.map(({ name, at }) => at === name ? name : `${name} as ${at}`))
-  const headers = (route.schema?.headers ?? { type: 'object' }) as { properties?: Record<string, unknown>, $ref?: string }
-  // A host that describes the header itself has said what there is to say.
-  if (!isJsonSchema(headers) || headers.$ref !== undefined || Object.keys(headers.properties ?? {}).some(name => name.toLowerCase() === header)) return
-  route.schema = {
-    ...route.schema,
-    headers: {
-      ...headers,
-      properties: {
-        ...headers.properties,
-        'X-Session-Id': {
-          type: 'string',
-          description: `Fills in what the request leaves out, from this session: ${[...texts].join(', ')}.`,
-          examples: [exampleSessionId]
-        }
-      }
-    }
-  }
 }
