@@ -79,7 +79,7 @@ t.test('a secret value may be anything that JSON holds, and is one value as a wh
   const { body } = (await service.inject({ method: 'POST', url: '/v1/resolve', headers: { ...headers, 'x-session-id': sessionId }, payload: {} })).json().data
   t.strictSame(body, { plain: 'p' }, 'and none of it goes where it was not asked for')
 
-  for (const token of ['a\u0000', 'a\\\u0000', '\ud800', 'x\udc00y']) {
+  for (const token of ['a\u0000', 'a\\\u0000', '\ud800', 'x\udc00y', '\udbff', '\udfff']) {
     const response = await service.inject({ method: 'PATCH', url, headers, payload: { defaults: { account: { name: 'x', token } } } })
     t.strictSame(response.json().error?.details, [{ field: 'defaults', reason: 'holds a character that cannot be stored (NUL or half a surrogate pair)' }], 'as for other values')
   }
