@@ -17,7 +17,8 @@ interface CountRow extends RequestCount {
   id: string
 }
 
-const remaining = (windowMs: string, start: string) => `${windowMs}::float8 - date_part('epoch', now() - ${start}) * 1000`
+// A statement that waited for the row began before one that has started the window anew.
+const remaining = (windowMs: string, start: string) => `least(${windowMs}::float8, ${windowMs}::float8 - date_part('epoch', now() - ${start}) * 1000)`
 
 /**
  * The part of a statement that counts requests: adds what `given` selects, of each principal one row with its id and a

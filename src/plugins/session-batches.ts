@@ -59,8 +59,12 @@ interface Patch extends OwnedSession {
   checked: boolean
 }
 
-/** The statements that serve many sessions at once: what is asked for at the same time shares one. */
-export function createSessionBatches (database: Queryable) {
+/**
+ * The statements that serve many sessions at once: what is asked for at the same time shares one.
+ *
+ * @param secretNames the secret properties of what sessions hold
+ */
+export function createSessionBatches (database: Queryable, secretNames: readonly string[]) {
   const { maxWaitMs } = database
 
   const forUse = createBatch<string, UseRow | undefined>((sessionIds, since) => read(forUseText, 'use-sessions', sessionIds, since), { maxWaitMs })
@@ -104,7 +108,8 @@ export function createSessionBatches (database: Queryable) {
       all.map(({ ownerId }) => ownerId),
       all.map(({ values }) => values.plain),
       all.map(({ values }) => JSON.stringify(values.secrets)),
-      scalarArray(all.map(({ checked }) => checked))
+      scalarArray(all.map(({ checked }) => checked)),
+      secretNames
     ], 'patch-sessions')
     const asked = [...merged.keys()]
     const found = new Map(rows.map(row => [asked[row.position - 1]!, row]))

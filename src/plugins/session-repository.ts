@@ -49,7 +49,7 @@ export type GetReading = Reading<GetRow>
  * upsert, so that a deleted session cannot come back.
  */
 function createSessionRepository (database: Queryable, secrets: SessionSecrets, onFailed: (error: unknown, message: string) => void) {
-  const { forUse, byId, insert, patch, remove, countLive, noteAccess } = createSessionBatches(database)
+  const { forUse, byId, insert, patch, remove, countLive, noteAccess } = createSessionBatches(database, secrets.names)
 
   const noting = createNoting<UsedSession>(noteAccess, error => {
     onFailed(error, 'noting when sessions were last used failed; their next use tries again')

@@ -54,9 +54,13 @@ export type SessionSecrets = ReturnType<typeof createSessionSecrets>
  * @param defaults what sessions hold
  */
 export function createSessionSecrets (defaults: TObject, keyRing: KeyRing) {
-  const secret = new Set(secretNames(defaults))
+  const names = secretNames(defaults)
+  const secret = new Set(names)
 
   return {
+    /** Those of the secret properties. */
+    names,
+
     /**
      * The values of properties that are not secret, and the others encrypted under the first key.
      *

@@ -58,7 +58,8 @@ const namesOf = (defaults: string, secrets: string) => `array(select jsonb_objec
 /**
  * Stores sessions, and answers in one row when, and the positions of those that were refused. Of an owner's new ones as many
  * are stored as there is room for. The count decides, under its row's lock: of statements at the same time each sees what
- * those before it have taken.
+ * those before it have taken. Where an owner's limits differ, for its tier was
+ * changed meanwhile, the least counts: who is refused by another's asks again.
  */
 export const insertText = `
   with given as (
@@ -67,7 +68,7 @@ export const insertText = `
       as given (id, owner_id, defaults, secrets, ttl_seconds, max_sessions, position)
   ), counted as (
     insert into sipher_sessions.session_counts as counts (owner_id, sessions, max_sessions, admitted)
-    select owner_id, least(count(*), max(max_sessions)), max(max_sessions), least(count(*), max(max_sessions))
+    select owner_id, least(count(*), min(max_sessions)), min(max_sessions), least(count(*), min(max_sessions))
     from given group by owner_id order by owner_id
     on conflict (owner_id) do update set
       sessions = counts.sessions + greatest(0, least(excluded.admitted, excluded.max_sessions - counts.sessions)),
@@ -86,7 +87,8 @@ export const insertText = `
 
 /**
  * Merges values into sessions. One with secrets that stay is left alone until they are known to be readable, which only
- * the process can tell: else what was committed could not be answered.
+ * the process can tell: else what was committed could not be answered. So is one where a secret property, of the names `$6`, has a
+ * plain value, from before it was secret.
  */
 export const patchText = `
   with given as (
@@ -96,7 +98,8 @@ export const patchText = `
   ), held as (
     select session.id
     from sipher_sessions.sessions as session join given on given.id = session.id and given.owner_id = session.owner_id
-    where session.id = any (${ids}::bytea[]) and ${live} and (given.checked or session.secrets - given.names = '{}')
+    where session.id = any (${ids}::bytea[]) and ${live}
+      and (given.checked or session.secrets - given.names = '{}' and not session.defaults ?| $6::text[])
     order by session.id
     for update of session
   ), patched as (
@@ -104,7 +107,7 @@ export const patchText = `
     set
       defaults = (session.defaults - given.names) || given.defaults,
       secrets = (session.secrets - given.names) || given.secrets,
-      last_accessed_at = now()
+      last_accessed_at = greatest(session.last_accessed_at, now())
     from given
     where session.id = any (array(select id from held)) and session.id = given.id and session.owner_id = given.owner_id
     returning session.*, given.names, given.position

@@ -1,5 +1,7 @@
+import Fastify, { type FastifyRequest } from 'fastify'
 import t from 'tap'
-import { answer, createKey, createPool, createSession, failure, startService } from '../helpers.js'
+import sipherSessions, { type Tier } from '../../src/index.js'
+import { answer, createDatabase, createKey, createPool, createSession, encryptionKeys, failure, startService } from '../helpers.js'
 
 const full = failure(409, 'SESSION_LIMIT_REACHED', 'This key may have 5 sessions at the same time, and has as many or more. Delete some, or wait until they expire.')
 const limited = { tierLimits: { pro: { maxSessions: 5 }, enterprise: { maxSessions: 8 } } }
@@ -208,4 +210,15 @@ t.test('who is refused a session by a lowered limit changes no count', async t =
   const { service: lower } = await startService(t, { connectionString, tierLimits: { pro: { maxSessions: 1 } } })
   t.equal((await lower.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {} } })).statusCode, 409)
   t.strictSame((await lower.inject({ url: '/v1/limits', headers })).json().data.sessions, { live: 3, remaining: 0 })
+})
+
+t.test('of creations at the same time by different limits none goes by another one\'s', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  const identify = ({ headers }: FastifyRequest) => ({ id: 'ann', tier: headers['x-tier'] as Tier })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, identify, tierLimits: { pro: { maxSessions: 2 }, enterprise: { maxSessions: 4 } } })
+  const create = async (tier: string) => (await host.inject({ method: 'POST', url: '/v1/sessions', headers: { 'x-tier': tier }, payload: { defaults: {} } })).statusCode
+  for (let i = 0; i < 3; i++) t.equal(await create('enterprise'), 201)
+  t.strictSame(await Promise.all(['pro', 'enterprise', 'pro'].map(create)), [409, 201, 409])
+  t.strictSame(await Promise.all(['enterprise', 'pro'].map(create)), [409, 409])
 })

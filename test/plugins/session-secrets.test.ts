@@ -226,6 +226,19 @@ t.test('a property that was secret or becomes secret is in one place after a pat
   t.strictSame(await stored(pool, sessionId), { defaults: { chain: 'near', defaultViewingKey: '0xbeef' }, secrets: {} })
 })
 
+t.test('a session whose value was none before its property became secret is patched with that value or not at all', async t => {
+  const { connectionString, headers, key, pool, service } = await startWithSecret(t)
+  const plain = Type.Object({ chain: Type.Optional(Type.String()), defaultViewingKey: Type.Optional(Type.String()) })
+  const { service: before } = await startService(t, { connectionString, defaults: plain })
+  const sessionId = await createSession(before, key, { chain: 'near', defaultViewingKey: '0xbeef' })
+  const patch = async (defaults: object) => answer(await service.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults } }))
+  t.strictSame(await patch({ chain: 'sui' }), unreadable)
+  t.strictSame(await stored(pool, sessionId), { defaults: { chain: 'near', defaultViewingKey: '0xbeef' }, secrets: {} }, 'and nothing is changed')
+  t.equal((await pool.query('select from sipher_sessions.changes where action = \'session.update\'')).rowCount, 0)
+  t.match(await patch({ chain: 'sui', defaultViewingKey: viewingKey }), { status: 200, body: { data: { defaults: { chain: 'sui', defaultViewingKey: viewingKey } } } })
+  t.match(await stored(pool, sessionId), { defaults: { chain: 'sui' }, secrets: { defaultViewingKey: /^v1/ } })
+})
+
 t.test('where sessions can hold a secret the registration needs keys, and says so', async t => {
   const register = (options: Partial<SipherSessionsOptions>) => async () => {
     await Fastify().register(sipherSessions, { connectionString: 'postgres://unused', migrate: false, ...options })

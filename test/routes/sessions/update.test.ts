@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import { answer, createKey, createPool, createSession, failure, startService } from '../../helpers.js'
 
@@ -65,6 +67,26 @@ t.test('a patch moves the last access', async t => {
   await createPool(t, connectionString).query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'1 hour\'')
   const { lastAccessedAt } = (await service.inject({ method: 'PATCH', url, headers, payload: { defaults: {} } })).json().data
   t.ok(Date.now() - lastAccessedAt < 60_000)
+})
+
+t.test('a patch that had to wait leaves the access of one that came later', async t => {
+  const { service, connectionString } = await startService(t)
+  const { service: other } = await startService(t, { connectionString })
+  const { key, headers } = await createKey(service)
+  const [held, free] = [await createSession(service, key), await createSession(service, key)]
+  const patch = async (service: FastifyInstance, id: string): Promise<number> =>
+    (await service.inject({ method: 'PATCH', url: `/v1/sessions/${id}`, headers, payload: { defaults: {} } })).json().data.lastAccessedAt
+  const blocker = await createPool(t, connectionString).connect()
+  t.teardown(() => blocker.release())
+  await blocker.query('begin')
+  await blocker.query('select from sipher_sessions.sessions where id = decode($1, \'hex\') for update', [held.slice(5)])
+  // Both are one statement, which waits for the first before it looks at the second.
+  const waiting = Promise.all([patch(service, held), patch(service, free)])
+  await sleep(200)
+  const later = await patch(other, free)
+  await blocker.query('rollback')
+  t.ok((await waiting)[1]! >= later)
+  t.ok((await service.inject({ url: `/v1/sessions/${free}`, headers })).json().data.lastAccessedAt >= later)
 })
 
 t.test('of patches at the same time that set the same parameter the later wins, and each is answered that', async t => {
