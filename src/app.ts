@@ -1,5 +1,6 @@
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
+import { checkOptions } from './check-options.js'
 import apiKeyRepository from './plugins/api-key-repository.js'
 import auditRepository, { type AuditOptions } from './plugins/audit-repository.js'
 import authentication, { type AuthenticationOptions } from './plugins/authentication.js'
@@ -31,6 +32,7 @@ export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
 
 /** The composition root: every plugin in the order in which it acts, then the routes. */
 export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = presetDefaults, prefix = '/v1', ...options }) => {
+  for (const unknown of checkOptions({ prefix, ...options })) fastify.log.warn(`sipher-sessions has no option ${unknown}`)
   requireFreeNames(fastify)
   await fastify.register(database, options)
   await fastify.register(auditRepository, options)

@@ -3,6 +3,7 @@ import { Type, type Static } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
 import { createKeyRing, type KeyRingError } from './encryption.js'
 import { type UpstreamOptions } from './gateway/index.js'
+import { maxRetentionDays } from './plugins/audit-repository.js'
 import { adminKeyPattern } from './plugins/authentication.js'
 import { maxLimit, tierLimits, type TiersOptions } from './plugins/tiers.js'
 
@@ -27,7 +28,7 @@ export const Environment = Type.Object({
   RATE_LIMIT_ENTERPRISE: limit(tierLimits.enterprise.requestsPerHour, 'Requests that an enterprise key may make in an hour.'),
   SESSION_LIMIT_PRO: limit(tierLimits.pro.maxSessions, 'Sessions that a pro key may have at the same time.'),
   SESSION_LIMIT_ENTERPRISE: limit(tierLimits.enterprise.maxSessions, 'Sessions that an enterprise key may have at the same time.'),
-  AUDIT_RETENTION_DAYS: Type.Integer({ default: 90, minimum: 1, maximum: 36_500, description: 'How long entries of the audit log are kept, in days.' }),
+  AUDIT_RETENTION_DAYS: Type.Integer({ default: 90, minimum: 1, maximum: maxRetentionDays, description: 'How long entries of the audit log are kept, in days.' }),
   RATE_LIMIT_FAIL_OPEN: Type.Boolean({ default: false, description: 'Whether requests that cannot be counted are let through, with a warning, rather than refused with 503.' }),
   CORS_ORIGINS: Type.Optional(Type.String({ description: 'Origins of web pages that may call the service, separated by commas; * for all.' })),
   UPSTREAM_URL: Type.Optional(Type.String({ pattern: '^https?://[^ ]+$', description: 'The API to put the service in front of. Without it the service serves its own operations only.' })),

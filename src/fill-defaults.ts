@@ -55,7 +55,8 @@ function ownPath (name: string): PathStep[] {
   return name === '__proto__' ? parsePath(name) : [name]
 }
 
-function parsePath (at: string): PathStep[] {
+function parsePath (at: unknown): PathStep[] {
+  if (typeof at !== 'string') throw badPath(at)
   const steps = at.split('.').flatMap((segment, index) => {
     const [, name, items] = /^([^[\]]*)((?:\[\])*)$/.exec(segment) ?? []
     if (items === undefined || name === '__proto__' || (name === '' && (index > 0 || items === ''))) throw badPath(at)
@@ -65,7 +66,7 @@ function parsePath (at: string): PathStep[] {
   return steps
 }
 
-function badPath (at: string): Error {
+function badPath (at: unknown): Error {
   return new Error(`The option mapping has the path ${JSON.stringify(at)}; a path is like "network", "options.privacy" or "transfers[].chain"`)
 }
 

@@ -353,3 +353,127 @@ t.test('a migration that takes longer than a host starts is told of in a sentenc
   await blocker.query('rollback')
   await patient
 })
+
+t.test('numbers beyond what JavaScript has are refused, not kept as null, wherever a schema lets them through', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults: Type.Object({ any: Type.Unknown() }) })
+  await host.ready()
+  const { headers } = await createKey(host)
+  const create = async (any: string) => {
+    const response = await host.inject({ method: 'POST', url: '/v1/sessions', headers: { ...headers, 'content-type': 'application/json' }, payload: `{"defaults":{"any":${any}}}` })
+    return response.statusCode === 201 ? response.json().data.defaults.any as unknown : response.json().error.details as unknown
+  }
+  for (const [any, field] of [['1e400', 'defaults.any'], ['-1E+0309', 'defaults.any'], ['[[0],{"x":1e999}]', 'defaults.any.1.x'], ['9'.repeat(400), 'defaults.any'], [`1${'0'.repeat(250)}e99`, 'defaults.any']] as const) {
+    t.strictSame(await create(any), [{ field, reason: 'must be a finite number' }], any.slice(0, 30))
+  }
+  const root = await host.inject({ method: 'POST', url: '/v1/sessions', headers: { ...headers, 'content-type': 'application/json' }, payload: '1e999' })
+  t.strictSame(root.json().error.details, [{ field: '(root)', reason: 'must be a finite number' }])
+  for (const [any, kept] of [['1e308', 1e308], ['"1e999"', '1e999'], ['null', null], ['{"1e999":[1e-400,null]}', { '1e999': [0, null] }]] as const) t.strictSame(await create(any), kept)
+})
+
+t.test('a list with very many mistakes is told of as soon as one with few', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  const tags = Type.Array(Type.Union([Type.Literal('a'), Type.Literal('b')]))
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults: Type.Object({ tags }) })
+  await host.ready()
+  const { headers } = await createKey(host)
+  const began = performance.now()
+  const { statusCode, body } = await host.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: { tags: Array(30_000).fill(0) } } })
+  t.equal(statusCode, 400)
+  t.strictSame((JSON.parse(body) as { error: { details: unknown[] } }).error.details[19], { field: 'defaults.tags.19', reason: 'must be one of a, b' })
+  // Each compared with each other takes ten seconds and more.
+  t.ok(performance.now() - began < 5000, `${performance.now() - began} ms`)
+})
+
+for (const [caller, identify] of [['API keys', undefined], ['a host\'s identify', () => ({ id: 'ann', tier: 'pro' as const })]] as const) {
+  t.test(`scopes that were there before the registration are served as ever, and take defaults: ${caller}`, async t => {
+    const host = Fastify()
+    t.teardown(() => host.close())
+    await host.register(swagger, { openapi: {} })
+    let inside!: FastifyInstance
+    await host.register(async scope => {
+      inside = scope
+      scope.get('/plain', async () => 'plain')
+      scope.setNotFoundHandler((_request, reply) => reply.code(404).send('nothing'))
+    }, { prefix: '/in' })
+    await host.register(sipherSessions, { connectionString: await createDatabase(t), encryptionKeys, sweepIntervalMs: 0, ...(identify && { identify }) })
+    inside.post('/echo', async request => request.body)
+    inside.post('/required', { onRequest: host.requirePrincipal }, async request => request.body)
+    inside.get('/principal', { onRequest: (request, reply) => host.requirePrincipal(request, reply) }, async ({ principal }) => principal!.tier)
+    inside.get('/tier', { onRequest: host.requireTier('pro') }, async ({ principal }) => principal!.tier)
+    await host.listen({ port: 0, host: '127.0.0.1' })
+    const { id, key, headers } = await createKey(host)
+    const sessionId = await createSession(host, key, { chain: 'near' })
+    const ask = async (url: string, headers = {}) => (({ statusCode, body }) => [statusCode, body])(await host.inject({ url: `/in${url}`, headers }))
+    t.strictSame(await ask('/plain'), [200, 'plain'])
+    t.strictSame(await ask('/nowhere'), [404, 'nothing'])
+    t.strictSame(await ask('/principal', headers), [200, 'pro'])
+    t.strictSame(await ask('/tier', headers), [200, 'pro'])
+    t.equal((await ask('/plain', { ...headers, 'x-session-id': `sess_${'0'.repeat(64)}` }))[0], 404)
+    // What comes late is looked up again.
+    for (const [path, own, filled] of [['/in/echo', { 'x-session-id': sessionId }, '{"a":1,"chain":"near"}'], ['/in/required', {}, '{"a":1}']] as const) {
+      const late = await sendInTwo(t, host, identify ? 'ann' : id, { path, headers: { ...headers, ...own }, body: '{"a":1}' }, async () => {})
+      t.match(late, /^HTTP\/1\.1 200 /)
+      t.ok(late.endsWith(filled), late)
+    }
+  })
+}
+
+t.test('a host\'s document of OpenAPI 3.0 has nothing of 3.1 in the headers of answers', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(swagger, { openapi: {} })
+  await host.register(sipherSessions, { connectionString: await createDatabase(t), encryptionKeys, sweepIntervalMs: 0 })
+  await host.ready()
+  const document = host.swagger() as unknown as { openapi: string, paths: Record<string, Record<string, { responses: Record<string, { headers?: Record<string, { schema: object }> }> }>> }
+  t.equal(document.openapi, '3.0.3')
+  const schemas = Object.values(document.paths).flatMap(item => Object.values(item)).flatMap(({ responses }) => Object.values(responses)).flatMap(({ headers = {} }) => Object.values(headers))
+  t.ok(schemas.length > 100)
+  t.strictSame(schemas.filter(({ schema }) => 'examples' in schema), [])
+})
+
+t.test('an option that is not what it has to be ends the start, and one that there is not is warned of', async t => {
+  const lines: string[] = []
+  const register = async (options: object) => {
+    const host = Fastify({ logger: { level: 'warn', stream: { write (line: string) { lines.push((JSON.parse(line) as { msg: string }).msg) } } } })
+    t.teardown(() => host.close())
+    await host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false, encryptionKeys, ...options })
+  }
+  for (const [option, message] of [
+    [{ rateLimitFailOpen: 'false' }, 'The option rateLimitFailOpen is "false"; it must be true or false'],
+    [{ rateLimit: 0 }, 'The option rateLimit is 0; it must be true or false'],
+    [{ migrate: null }, 'The option migrate is null; it must be true or false'],
+    [{ maxConnections: 'x' }, 'The option maxConnections is "x"; it must be a whole number from 1'],
+    [{ maxConnections: 0 }, 'The option maxConnections is 0; it must be a whole number from 1'],
+    [{ identify: {} }, 'The option identify is an object; it must be a function'],
+    [{ docs: true }, 'The option docs is true; it must be where Swagger UI is, such as "/docs", or false'],
+    [{ docs: () => {} }, 'The option docs is a function; it must be where Swagger UI is, such as "/docs", or false'],
+    [{ docs: 'docs' }, 'The option docs is "docs"; it must be where Swagger UI is, such as "/docs", or false'],
+    [{ publicUrl: 'foo' }, 'The option publicUrl is "foo"; it must be an http or https URL'],
+    [{ prefix: 3 }, 'The option prefix is 3; it must be where the API is, such as "/v1"'],
+    [{ onInvalid: 'ignor' }, 'The option onInvalid is "ignor"; it must be "refuse" or "ignore"'],
+    [{ pooler: true }, 'The option pooler is true; it must be "transaction"'],
+    [{ adminKey: 5 }, 'The option adminKey is 5; it must be a string'],
+    [{ mapping: [] }, 'The option mapping is a list; it must be an object'],
+    [{ mapping: { chain: 3 } }, 'The option mapping has the path 3; a path is like "network", "options.privacy" or "transfers[].chain"'],
+    [{ auditRetentionDays: 1e9 }, 'The option auditRetentionDays is 1000000000; it must be a whole number from 1 to 36500'],
+    [{ tierLimits: { pro: { requestPerHour: 2 } } }, 'The option tierLimits.pro names "requestPerHour"; did you mean "requestsPerHour"?'],
+    [{ tierLimits: { pro: { x: 2 } } }, 'The option tierLimits.pro names "x"; it takes requestsPerHour, sessions, maxSessions']
+  ] as const) await t.rejects(register(option), { message })
+  t.strictSame(lines, [])
+  await register({ mappings: {}, logLevel: 'warn', adminKey: undefined, prefix: '', docs: '/docs', publicUrl: 'https://a.example/b' })
+  t.strictSame(lines, ['sipher-sessions has no option "mappings"; did you mean "mapping"?'])
+})
+
+t.test('a tier that there is not, and an identify that answers nothing, are told of', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { connectionString: 'postgres://unused', migrate: false, encryptionKeys, identify: (() => undefined) as never })
+  t.throws(() => host.requireTier('prooo' as never), { message: 'requireTier needs one or more of free, pro, enterprise, of which "prooo" is none' })
+  t.throws(() => host.requireTier(), { message: 'requireTier needs one or more of free, pro, enterprise' })
+  host.setErrorHandler((error: Error, _request, reply) => reply.code(500).send(error.message))
+  host.get('/mine', { onRequest: host.requirePrincipal }, async () => 'mine')
+  t.equal((await host.inject('/mine')).body, 'identify answered undefined; it must answer an object with id and tier, or null')
+})

@@ -182,9 +182,12 @@ function least (a: bigint, b: bigint): bigint {
   return a < b ? a : b
 }
 
+/** As many as 100 years; PostgreSQL knows no time before 4713 BC. */
+export const maxRetentionDays = 36_500
+
 export interface AuditOptions {
   /**
-   * How long entries of the audit log are kept, in days.
+   * How long entries of the audit log are kept, in days: a whole number from 1 to 36,500.
    * @default 90
    */
   auditRetentionDays?: number
@@ -197,6 +200,6 @@ declare module 'fastify' {
 }
 
 export default fp<AuditOptions>(async (fastify, { auditRetentionDays = 90 }) => {
-  if (!Number.isInteger(auditRetentionDays) || auditRetentionDays < 1) throw new Error(`The option auditRetentionDays is ${auditRetentionDays}; it must be a whole number from 1`)
+  if (!Number.isInteger(auditRetentionDays) || auditRetentionDays < 1 || auditRetentionDays > maxRetentionDays) throw new Error(`The option auditRetentionDays is ${auditRetentionDays}; it must be a whole number from 1 to ${maxRetentionDays}`)
   fastify.decorate('auditRepository', createAuditRepository(fastify.sessionDatabase, auditRetentionDays))
 }, { name: 'audit-repository', fastify: '5.x', dependencies: ['database'] })

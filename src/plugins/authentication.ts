@@ -4,6 +4,7 @@ import { type FastifyReply, type FastifyRequest, type RawServerBase, type RawSer
 import fp from 'fastify-plugin'
 import { hashApiKey, isWellFormedApiKey } from '../api-key.js'
 import { ApiError } from '../errors.js'
+import { isRecord } from '../is-object.js'
 import { bodyIsOnItsWay } from '../request-body.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 import { type RequestCount } from './request-count-repository.js'
@@ -67,8 +68,8 @@ declare module 'fastify' {
      */
     authenticatePrincipal: (request: FastifyRequest, reply: FastifyReply, meanwhile: () => void) => Promise<void>
     /**
-     * A `preHandler` hook for handlers of unknown routes: counts the request against its principal, or against its
-     * address where it has none.
+     * An `onRequest` hook for unknown routes: counts the request against its principal, or against its address where it has
+     * none.
      */
     countUnknownRoute: RequestHook
     /**
@@ -139,7 +140,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
 
   async function authenticateAgain (request: FastifyRequest): Promise<void> {
     const hash = request.keyToLookUpAgain
-    if (hash === null) return
+    if (!hash) return
     const caller = await fastify.apiKeyRepository.authenticate(hash)
     request.principal = caller?.principal ?? null
     if (!caller) {
@@ -211,7 +212,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   // A body may take long to come, and what is done with it is done now that all is there. Who only names a session is looked up
   // with it, by session-defaults, and who sends to an upstream once the body begins, by the gateway.
   fastify.addHook('preValidation', (request, _reply, done) => {
-    if (request.keyToLookUpAgain === null || !request.requiresPrincipal || request.routeOptions.config.sessionsUpstream) return done()
+    if (!request.keyToLookUpAgain || !request.requiresPrincipal || request.routeOptions.config.sessionsUpstream) return done()
     authenticateAgain(request).then(() => { done() }, done)
   })
 
@@ -232,6 +233,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
  */
 function requireValid (principal: Principal | null): Principal | null {
   if (principal === null) return null
+  if (!isRecord(principal)) throw new TypeError(`identify answered ${String(principal)}; it must answer an object with id and tier, or null`)
   const { id, tier } = principal
   if (typeof id !== 'string' || id === '' || id.includes('\0') || /\p{Surrogate}/u.test(id) || Buffer.byteLength(id) > maxIdBytes) {
     throw new TypeError(`identify answered a principal whose id is not a string of 1 to ${maxIdBytes} bytes, without NUL and half a surrogate pair`)

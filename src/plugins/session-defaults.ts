@@ -168,7 +168,7 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
   fastify.addHook('preValidation', (request, reply, done) => {
     const { namedSession } = request
-    if (namedSession === null) return done()
+    if (!namedSession) return done()
     fillIn(request, reply, namedSession).then(() => { done() }, (error: unknown) => { refuseOrIgnore(request, reply, error, done) })
   })
 

@@ -2,6 +2,7 @@ import { type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError } from '../errors.js'
 import { type Tier, tierNames } from '../schemas/tier.js'
+import { suggest } from '../suggest.js'
 import { type RequestHook } from './authentication.js'
 
 export interface TierLimits {
@@ -38,10 +39,14 @@ export const sessionTiers = tierNames.filter(tier => tierLimits[tier].sessions)
 /**
  * An `onRequest` hook that refuses principals of other tiers with `TIER_ACCESS_DENIED`. It authenticates the request, as
  * `requirePrincipal` does, where that has not been done.
+ *
+ * @throws Error at once where a tier is none
  */
 function requireTier (...tiers: Tier[]): RequestHook {
+  const unknown = tiers.find(tier => !tierNames.includes(tier))
+  if (unknown !== undefined || tiers.length === 0) throw new Error(`requireTier needs one or more of ${tierNames.join(', ')}${unknown === undefined ? '' : `, of which ${JSON.stringify(unknown)} is none`}`)
   const hook = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
-    if (request.principal === null) await request.server.requirePrincipal(request, reply)
+    if (!request.principal) await request.server.requirePrincipal(request, reply)
     // Where a session's name has authenticated the request, the route relies on it all the same.
     request.requiresPrincipal = true
     checkTier(request, tiers)
@@ -65,6 +70,8 @@ function chooseLimits (chosen: NonNullable<TiersOptions['tierLimits']>): Readonl
   const limits = structuredClone(tierLimits) as Record<Tier, TierLimits>
   for (const [tier, values] of Object.entries(chosen)) {
     if (!Object.hasOwn(limits, tier)) throw new Error(`The option tierLimits names the tier ${JSON.stringify(tier)}; the tiers are ${tierNames.join(', ')}`)
+    const unknown = Object.keys(values).find(name => !Object.hasOwn(tierLimits.free, name))
+    if (unknown !== undefined) throw new Error(`The option tierLimits.${tier} names ${JSON.stringify(unknown)}${suggest(unknown, Object.keys(tierLimits.free)) || `; it takes ${Object.keys(tierLimits.free).join(', ')}`}`)
     const { requestsPerHour, maxSessions, sessions } = { ...limits[tier as Tier], ...values }
     for (const [name, value] of Object.entries({ requestsPerHour, maxSessions })) {
       if (!Number.isSafeInteger(value) || value < 0 || value > maxLimit) throw new Error(`The option tierLimits.${tier}.${name} is ${value}; it must be a whole number from 0 to ${maxLimit}`)

@@ -1,11 +1,12 @@
 import { isUtf8 } from 'node:buffer'
 import AjvCompiler from '@fastify/ajv-compiler'
 import { SerializerSelector } from '@fastify/fast-json-stringify-compiler'
-import { closest, distance } from 'fastest-levenshtein'
 import { type FastifyInstance, type FastifySchemaCompiler, type FastifySerializerCompiler, type FastifySchemaValidationError } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorDetail } from '../errors.js'
+import { isObject } from '../is-object.js'
 import { patternReasons } from '../schemas/api-key.js'
+import { suggest } from '../suggest.js'
 
 const maxDetails = 20
 const maxDepth = 100
@@ -51,8 +52,10 @@ export default fp(async (fastify) => {
     const body = bytes.toString()
     if (nestsTooDeep(body)) return done(new ApiError('INVALID_JSON', { message: `The body is not taken: it is nested more than ${maxDepth} levels deep.` }))
     void parseJson(request, body, (error, value) => {
-      if (error) done(invalidJson(body))
-      else done(null, value)
+      if (error) return done(invalidJson(body))
+      const infinite = mayBeInfinite.test(body) ? pathToInfinity(value) : undefined
+      if (infinite === undefined) done(null, value)
+      else done(validationError('body', [{ field: shorten(infinite.join('.')) || '(root)', reason: 'must be a finite number' }]))
     })
   })
   // Some clients name the type of forms where they send nothing.
@@ -111,6 +114,20 @@ function nestsTooDeep (body: string): boolean {
   return false
 }
 
+/** What a number looks like, within all else, that may be beyond what JavaScript's can be. */
+const mayBeInfinite = /[eE]\+?\d{3}|(?<!\d)\d{200}/
+
+/** Where a number is that was too large to be read: it would be stored, and answered, as null. */
+function pathToInfinity (value: unknown): string[] | undefined {
+  if (typeof value === 'number') return Number.isFinite(value) ? undefined : []
+  if (!isObject(value)) return undefined
+  for (const [name, inner] of Object.entries(value)) {
+    const path = pathToInfinity(inner)
+    if (path) return [name, ...path]
+  }
+  return undefined
+}
+
 export function notUtf8 (): ApiError {
   return new ApiError('INVALID_JSON', { message: 'The body is not valid JSON: it is not UTF-8. Send one JSON object.' })
 }
@@ -151,13 +168,14 @@ interface Simple {
 
 /** What a union of values or types, such as TypeBox's of literals, is told of in one error rather than one for each part. */
 function inOne (errors: readonly VerboseError[]): VerboseError[] {
+  const told = new Set(errors.filter(({ keyword }) => !ofUnions.includes(keyword)).map(({ instancePath }) => instancePath))
   const unions = new Map<string, VerboseError>()
   for (const error of errors) {
     if (error.keyword !== 'anyOf') continue
     const parts = error.schema as Simple[]
     if (!parts.every(part => part.const !== undefined || part.enum !== undefined || simpleTypes.includes(String(part.type)))) continue
     // One of the types has more to say, such as a pattern.
-    if (errors.some(({ keyword, instancePath }) => instancePath === error.instancePath && !ofUnions.includes(keyword))) continue
+    if (told.has(error.instancePath)) continue
     const values = parts.flatMap(part => part.enum ?? (part.const === undefined ? [] : [part.const]))
     const types = parts.filter(part => part.enum === undefined && part.const === undefined).map(({ type }) => String(type))
     unions.set(error.instancePath, types.length === 0
@@ -203,18 +221,4 @@ function describeRoot ({ keyword, parentSchema, message }: VerboseError): string
 
 function shorten (name: string): string {
   return name.length > 100 ? `${name.slice(0, 100)}…` : name
-}
-
-/** `; did you mean "x"?` where one of the names is near what was sent, in spelling, case or as a part of it. */
-function suggest (sent: string, names: readonly string[]): string {
-  const plain = (name: string) => name.toLowerCase().replaceAll(/[^a-z0-9]/g, '')
-  const wanted = plain(sent.slice(0, 100))
-  const known = new Map(names.map(name => [plain(name), name]))
-  const nearest = closest(wanted, [...known.keys()])
-  // Two edits are one transposition; in a name of three letters or fewer they would make it any other.
-  const near = wanted.length > 3 ? Math.max(2, Math.floor(wanted.length / 3)) : 1
-  const match = nearest && distance(wanted, nearest) <= near
-    ? nearest
-    : [...known.keys()].find(name => wanted.length >= 3 && (name.includes(wanted) || wanted.includes(name)))
-  return match === undefined ? '' : `; did you mean "${known.get(match)}"?`
 }

@@ -2,7 +2,7 @@
  * Headers of answers, as `headers` of a route's `response` entries: the OpenAPI document and the clients made from it know them by
  * these. They are described here, and set where they are known.
  */
-export type ResponseHeaders = Record<string, { type: 'integer' | 'string', description: string, examples?: unknown[] }>
+export type ResponseHeaders = Record<string, { type: 'integer' | 'string', description: string }>
 
 export const requestIdHeader: ResponseHeaders = {
   'X-Request-Id': { type: 'string', description: 'The id under which the log has the request.' }
@@ -17,13 +17,13 @@ export const retryAfterHeader: ResponseHeaders = {
 }
 
 export const rateLimitHeaders: ResponseHeaders = {
-  'RateLimit-Limit': { type: 'integer', description: 'Requests that the key may make in an hour. Absent, as the other two, where the request was not counted.', examples: [10_000] },
-  'RateLimit-Remaining': { type: 'integer', description: 'Those that are left.', examples: [9_988] },
-  'RateLimit-Reset': { type: 'integer', description: 'Seconds until the hour ends, and the count begins anew.', examples: [2_710] }
+  'RateLimit-Limit': { type: 'integer', description: 'Requests that the key may make in an hour. Absent, as the other two, where the request was not counted.' },
+  'RateLimit-Remaining': { type: 'integer', description: 'Those that are left.' },
+  'RateLimit-Reset': { type: 'integer', description: 'Seconds until the hour ends, and the count begins anew.' }
 }
 
 export const appliedHeader: ResponseHeaders = {
-  'X-Session-Applied': { type: 'string', description: 'The defaults that were filled in, separated by commas; absent where there are none.', examples: ['chain, privacyLevel'] }
+  'X-Session-Applied': { type: 'string', description: 'The defaults that were filled in, such as `chain, privacyLevel`; absent where there are none.' }
 }
 
 /** The `response` entries of a route, with more headers for the statuses that carry them. */

@@ -1,6 +1,5 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { type RouteHandlerMethod } from 'fastify'
-import { exampleKeyId } from '../../schemas/api-key.js'
 import { successOf } from '../../schemas/envelope.js'
 import { withHeaders, type ResponseHeaders } from '../../schemas/response-headers.js'
 import { type SessionDefaultValues } from '../../schemas/session.js'
@@ -56,8 +55,8 @@ export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async 
 }
 
 const principalHeaders: ResponseHeaders = {
-  'X-Principal-Id': { type: 'string', description: 'Who makes the request.', examples: [exampleKeyId] },
-  'X-Principal-Tier': { type: 'string', description: 'Their tier.', examples: ['pro'] }
+  'X-Principal-Id': { type: 'string', description: 'Who makes the request: the id of their key.' },
+  'X-Principal-Tier': { type: 'string', description: 'Their tier, such as pro.' }
 }
 
 const errorHeader: ResponseHeaders = {
