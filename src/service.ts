@@ -2,14 +2,14 @@ import { randomBytes } from 'node:crypto'
 import { maxHeaderSize, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { type Socket } from 'node:net'
 import cors from '@fastify/cors'
-import Fastify, { type FastifyHttpOptions, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import { type AppOptions } from './app.js'
 import { drainConnections } from './drain.js'
 import sipherSessions from './index.js'
 import { ApiError, validationError } from './errors.js'
 import { gateway, type UpstreamOptions } from './gateway/index.js'
-import { loggerOptions, RequestLog } from './logging.js'
-import { sendError, sendNotFound } from './plugins/error-handler.js'
+import { loggerOptions, RequestLog, scrub } from './logging.js'
+import { sendError, unknownRoutes } from './plugins/error-handler.js'
 import { presetDefaults } from './schemas/session.js'
 import { securityHeaders } from './security-headers.js'
 import { standardOutput } from './standard-output.js'
@@ -85,7 +85,6 @@ export function createService ({
   service.server.on('checkExpectation', (request, response) => service.server.emit('request', request, response))
 
   service.setErrorHandler((error, request, reply) => sendError(request, reply, error))
-  service.setNotFoundHandler({ preHandler: (request: FastifyRequest, reply: FastifyReply) => service.countUnknownRoute(request, reply) }, sendNotFound)
   service.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
     // What an upstream answers may be pages, whose policy is its own. Swagger UI sets one of its own over this.
@@ -105,6 +104,7 @@ export function createService ({
     })
   }
   service.register(sipherSessions, options)
+  service.register(unknownRoutes)
   if (upstream) service.register(gateway, { upstream, defaults: presetDefaults, ...options })
   return service
 }
@@ -132,7 +132,7 @@ function answerUnreadable (error: Error & { code?: string }, socket: Socket, { h
     `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
 }
 
-/** What a client may choose as its request's id: short, and nothing that could mean something in a log or a header. */
+/** What a client may choose as its request's id, unless it is a secret: short, and nothing that could mean something in a log or a header. */
 const plainId = /^[A-Za-z0-9._-]{1,64}$/
 
 /**
@@ -144,6 +144,6 @@ function createRequestIds (): (request: IncomingMessage) => string {
   let count = 0
   return ({ headers }) => {
     const sent = headers['x-request-id']
-    return typeof sent === 'string' && plainId.test(sent) ? sent : `${instance}-${(++count).toString(36)}`
+    return typeof sent === 'string' && plainId.test(sent) && scrub(sent) === sent ? sent : `${instance}-${(++count).toString(36)}`
   }
 }

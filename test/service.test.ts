@@ -2,8 +2,9 @@ import { once } from 'node:events'
 import { connect, type AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
+import { generateApiKey } from '../src/api-key.js'
 import { createService } from '../src/service.js'
-import { createKey, encryptionKeys, startService } from './helpers.js'
+import { answer, createKey, encryptionKeys, startService } from './helpers.js'
 
 t.test('what is no HTTP request is answered in the envelope', async t => {
   const { service } = await startService(t, { connectionString: 'postgres://unused', migrate: false })
@@ -84,7 +85,7 @@ t.test('a client may choose its request\'s id, if it is short and plain', async 
   const idOf = async (id: string) => (await service.inject({ url: '/v1/health', headers: { 'x-request-id': id } })).headers['x-request-id']
   t.equal(await idOf('agent-7.retry_2'), 'agent-7.retry_2')
   t.ok(lines.some(line => (JSON.parse(line) as { reqId: string }).reqId === 'agent-7.retry_2'), 'the log has it')
-  for (const id of ['', 'x'.repeat(65), 'a b', 'a"b', 'ü', '<script>', 'a\tb']) {
+  for (const id of ['', 'x'.repeat(65), 'a b', 'a"b', 'ü', '<script>', 'a\tb', generateApiKey('pro'), `0x${'a'.repeat(40)}`]) {
     t.match(await idOf(id), /^[0-9a-f]{12}-[0-9a-z]+$/, JSON.stringify(id))
   }
 })
@@ -103,6 +104,8 @@ t.test('answers carry the headers that keep browsers from misusing them, and non
     if (url.startsWith('/v1')) t.equal(headers['cache-control'], 'no-store', url)
   }
   t.match((await service.inject('/docs/')).headers['content-security-policy'], /script-src 'self'/, 'Swagger UI has a policy of its own')
+  t.match(answer(await service.inject('/docs/static/%2e%2e/%2e%2e/package.json')), { status: 404, body: { error: { code: 'NOT_FOUND' } } }, 'and serves nothing but its files')
+  t.match(answer(await service.inject('/docs/static/%zz')), { status: 400, body: { error: { code: 'VALIDATION_ERROR' } } })
 })
 
 t.test('before an API that takes uploads a request may take five minutes', async t => {

@@ -32,6 +32,14 @@ const defaultPrincipalHeaders = ['X-Principal-Id', 'X-Principal-Tier'] as const
 /** What a request's headers are made from. */
 type Origin = Pick<FastifyRequest, 'id' | 'ip' | 'ips' | 'protocol' | 'host' | 'principal'>
 
+/**
+ * The header that a name stands for to some servers: CGI and WSGI cannot tell `X_Principal_Id` from `X-Principal-Id`, and some servers
+ * no other mark either, such as in `X.Principal.Id`.
+ */
+export function meantHeader (name: string): string {
+  return name.replaceAll(/[^0-9a-z]/g, '-')
+}
+
 /** Makes the headers that go upstream of those that came. What the gateway says, the client cannot say in its place. */
 export function requestHeaders (options: HeaderOptions & { adminKey?: string | undefined }) {
   const { forwardCredentials = false, principalIdHeader = defaultPrincipalHeaders[0], principalTierHeader = defaultPrincipalHeaders[1] } = options
@@ -61,8 +69,7 @@ export function requestHeaders (options: HeaderOptions & { adminKey?: string | u
     if (principal && idHeader !== undefined) forwarded[idHeader] = principal.id
     if (principal && tierHeader !== undefined) forwarded[tierHeader] = principal.tier
     for (const [name, value] of Object.entries(headers)) {
-      // CGI and WSGI cannot tell `X_Principal_Id` from `X-Principal-Id`, and some servers no other mark either, such as in `X.Principal.Id`.
-      const meant = name.replaceAll(/[^0-9a-z]/g, '-')
+      const meant = meantHeader(name)
       if (stripped.has(meant) || meant.startsWith('x-forwarded-') || isCredential(meant, String(value))) continue
       forwarded[name] = value
     }

@@ -1,4 +1,4 @@
-import { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
+import { type FastifyError, type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { DecryptionError } from '../encryption.js'
 import { ApiError, validationError } from '../errors.js'
@@ -43,15 +43,22 @@ export function sendError (request: FastifyRequest, reply: FastifyReply, error: 
     .send(apiError.toJSON())
 }
 
-export function sendNotFound (request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const path = request.url.split('?', 1)[0]!
-  return sendError(request, reply, new ApiError('NOT_FOUND', {
-    message: `There is no ${request.method} ${path.slice(0, 200)}. GET /v1/openapi.json lists the operations.`
+/**
+ * Answers, in the scope around it, what no route is for. Before its body is read, as any route knows its caller first: whoever has no
+ * key would have the service parse what nobody has asked for.
+ */
+export const unknownRoutes: FastifyPluginAsync = async (scope) => {
+  const sendNotFound = (request: FastifyRequest, reply: FastifyReply) => sendError(request, reply, new ApiError('NOT_FOUND', {
+    message: `There is no ${request.method} ${request.url.split('?', 1)[0]!.slice(0, 200)}. GET ${scope.prefix || '/v1'}/openapi.json lists the operations.`
   }))
+  scope.addHook('onRequest', async (request, reply) => {
+    await scope.countUnknownRoute(request, reply)
+    return sendNotFound(request, reply)
+  })
+  scope.setNotFoundHandler(sendNotFound)
 }
 
-/** Gives the scope it is registered in, and no other, the API's answers to errors and to unknown routes. */
+/** Gives the scope it is registered in, and no other, the API's answers to errors. */
 export default fp(async (fastify) => {
   fastify.setErrorHandler((error, request, reply) => sendError(request, reply, error))
-  fastify.setNotFoundHandler({ preHandler: fastify.countUnknownRoute }, sendNotFound)
 }, { name: 'error-handler', fastify: '5.x', dependencies: ['authentication'] })

@@ -93,6 +93,12 @@ function createRequestLimits (fastify: FastifyInstance, { rateLimit = true, rate
   }
 }
 
+/** Some proxies write the client's port behind its address, which is another one for each connection. */
+function withoutPort (address: string): string {
+  const [, v6, v4] = /^\[(.*)\](?::\d+)?$|^([^:]*):\d+$/.exec(address) ?? []
+  return v6 ?? v4 ?? address
+}
+
 function tooManyFailures (seconds: number): ApiError {
   return exceeded('Too many requests from this address carried no valid API key.', seconds)
 }
@@ -128,7 +134,7 @@ export default fp<RateLimitOptions>(async (fastify, options) => {
         timeWindow: 60_000,
         max: failuresPerMinute,
         // Clients of a unix socket have no address, unless a trusted proxy says which, and count as one.
-        keyGenerator: (request: FastifyRequest) => normalizeIP((request.ip as string | undefined) ?? 'unix')
+        keyGenerator: (request: FastifyRequest) => normalizeIP(withoutPort((request.ip as string | undefined) ?? 'unix'))
       }
       countFailure = scope.createRateLimit(settings)
     })

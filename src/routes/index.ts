@@ -3,7 +3,7 @@ import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { type FastifyInstance, type FastifyPluginAsync, type FastifyRequest } from 'fastify'
 import { validationError, type ErrorCode } from '../errors.js'
 import { type SessionDefaultsMapping } from '../fill-defaults.js'
-import errorHandler from '../plugins/error-handler.js'
+import errorHandler, { unknownRoutes } from '../plugins/error-handler.js'
 import openapiPlugin, { type OpenApiOptions } from '../plugins/openapi.js'
 import { sessionTiers } from '../plugins/tiers.js'
 import validation from '../plugins/validation.js'
@@ -62,6 +62,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
     reply.header('cache-control', 'no-store')
     done()
   })
+  await fastify.register(unknownRoutes)
   for (const schema of [ErrorResponse, ...Object.values(schemas), ...Object.values(apiKeySchemas)]) fastify.addSchema(schema)
 
   await fastify.register(async (anyone) => {

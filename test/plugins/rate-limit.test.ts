@@ -178,6 +178,35 @@ t.test('requests for routes that there are not, without a key, are limited by ad
   t.equal((await ask('/nowhere')).statusCode, 429)
 })
 
+t.test('what is sent to a route that there is not is counted before it is read, and never read', async t => {
+  const { service } = await startService(t)
+  const { id, key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const json = { 'content-type': 'application/json' }
+  const bodies = [{ headers: json, payload: '{' }, { headers: json, payload: 'x'.repeat(2_000_000) }, { headers: { 'content-type': 'text/plain' }, payload: 'x' }, { headers: { ...json, 'x-session-id': sessionId }, payload: '{}' }]
+  for (const url of ['/nowhere', '/v1/nowhere']) {
+    for (const { headers: own, payload } of bodies) {
+      const before = (await service.requestCountRepository.read(id)).requests
+      const response = await service.inject({ method: 'POST', url, headers: { ...headers, ...own }, payload })
+      t.strictSame(answer(response), failure(404, 'NOT_FOUND', `There is no POST ${url}. GET /v1/openapi.json lists the operations.`))
+      t.equal((await service.requestCountRepository.read(id)).requests, before + 1)
+    }
+  }
+  const fail = (i: number) => service.inject({ method: 'POST', url: i % 2 ? '/v1/nowhere' : '/nowhere', remoteAddress: '192.0.2.9', headers: json, payload: '{' })
+  for (let i = 0; i < 100; i++) t.equal((await fail(i)).statusCode, 404)
+  t.strictSame([(await fail(0)).statusCode, (await fail(1)).statusCode], [429, 429])
+})
+
+t.test('a count that is begun anew by a request which came later has no more than its hour', async t => {
+  const { service, connectionString } = await startService(t)
+  const { headers } = await createKey(service)
+  const ask = async () => (await service.inject({ url: '/v1/limits', headers })).headers['ratelimit-reset']
+  await ask()
+  // As where a request waits for the row, and another one has it meanwhile.
+  await createPool(t, connectionString).query('update sipher_sessions.request_counts set window_start = now() + interval \'9 s\'')
+  t.equal(await ask(), '3600')
+})
+
 t.test('counts whose hour is over are removed', async t => {
   const { service, connectionString } = await startService(t)
   const pool = createPool(t, connectionString)
@@ -267,6 +296,12 @@ t.test('the address behind a proxy is believed only from the proxies that were n
   t.equal((await fail('192.0.2.1', '198.51.100.2')).statusCode, 401)
   await Promise.all(Array.from({ length: 100 }, (_, i) => fail('203.0.113.1', `198.51.100.${i}`)))
   t.equal((await fail('203.0.113.1', '198.51.100.250')).statusCode, 429, 'another client cannot choose its address')
+  for (const [client, other] of [['198.51.100.3:', '198.51.100.4:1'], ['[2001:db8::1]:', '[2001:db8:0:1::1]:1']] as const) {
+    await Promise.all(Array.from({ length: 100 }, (_, i) => fail('192.0.2.1', `${client}${1000 + i}`)))
+    t.equal((await fail('192.0.2.1', `${client}2000`)).statusCode, 429, 'nor has it one for each port that its proxy tells')
+    t.equal((await fail('192.0.2.1', other)).statusCode, 401)
+  }
+  t.equal((await fail('192.0.2.1', '[2001:db8::1]')).statusCode, 429)
 })
 
 t.test('limits can be left to a host that has its own', async t => {
