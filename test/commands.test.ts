@@ -124,7 +124,8 @@ t.test('what fails is one sentence on standard error, and exit code 1', async t 
   for (const args of [['show'], ['update', '--name', 'x'], ['rotate'], ['revoke']]) {
     t.strictSame(await keys(args[0]!, unknownKeyId, ...args.slice(1)), { code: 1, out: '', err: 'There is no API key with this id.\n' })
   }
-  t.strictSame(await keys('create', '--tier', 'pro', '--name', 'x', '--expires-at', '2020-01-01'), { code: 1, out: '', err: 'expiresAt lies in the past.\n' })
+  t.strictSame(await keys('create', '--tier', 'pro', '--name', 'x', '--expires-at', '2020-01-01'), { code: 1, out: '', err: 'The expiry lies in the past.\n' })
+  t.strictSame(await keys('create', '--tier', 'pro', '--name', 'x', '--metadata', '{"a":"\\u0000"}'), { code: 1, out: '', err: 'metadata holds a character that cannot be stored (NUL or half a surrogate pair).\n' })
 
   const list = (environment: NodeJS.ProcessEnv) => command(environment, 'keys', 'list')
   t.strictSame(await list({ DATABASE_URL: 'mysql://h' }), {
@@ -173,7 +174,8 @@ t.test('a wrong command line is a sentence on standard error, exit code 2, and n
     [['keys', 'show', 'sk_pro_x'], 'ID is the id of a key, such as key_ and 32 hex digits, not the key itself. keys list shows it.'],
     [['keys', 'update', id], 'Nothing to change was given.'],
     [['keys', 'rotate', id, '--grace', '8d'], '--grace is at most 7d.'],
-    [['keys', 'rotate', id, '--grace'], 'Option \'--grace <value>\' argument missing.']
+    [['keys', 'rotate', id, '--grace'], 'Option \'--grace <value>\' argument missing.'],
+    [['keys', 'create', '--tier', '--name', 'x'], 'Option \'--tier\' argument is ambiguous.']
   ]
   for (const [args, message, helpFor = ` ${args.slice(0, 2).join(' ')}`] of cases) {
     t.strictSame(await command({}, ...args), { code: 2, out: '', err: `${message} See: sipher-sessions${helpFor} --help\n` }, args.join(' '))

@@ -48,7 +48,7 @@ export function parseArguments ({ positionals: names = [], options = {} }: Comma
     parsed = parseArgs({ args, options: config, allowPositionals: true })
   } catch (error) {
     // The rest of what Node says is about how to pass a value that begins with a dash.
-    throw new UsageError((error as Error).message.split('. ', 1)[0]!.replace(/\.?$/, '.'))
+    throw new UsageError((error as Error).message.split(/\.\s/, 1)[0]!.replace(/\.?$/, '.'))
   }
   const { values, positionals } = parsed
   if (!('help' in values)) {

@@ -54,10 +54,13 @@ function startsWith (words: string[], beginning: string[]): boolean {
   return beginning.every((word, i) => words[i] === word)
 }
 
+/** What the command line calls a field of the API. */
+const spoken: Record<string, string> = { expiresAt: 'The expiry' }
+
 /** One sentence: a trace would bury it, and nobody at a terminal reads one. */
 function describe (error: Error): string {
   // What follows in the API's messages is advice for those who call it.
-  if (error instanceof ApiError) return error.details?.map(({ field, reason }) => `${field} ${reason}.`).join(' ') ?? error.message.replace(/\. .*/, '.')
+  if (error instanceof ApiError) return error.details?.map(({ field, reason }) => `${spoken[field] ?? field} ${reason}.`).join(' ') ?? error.message.replace(/\. .*/, '.')
   if (error instanceof ConfigError) return error.message
   const explained = explainError(error)
   return explained === error.stack ? error.message : explained

@@ -72,8 +72,8 @@ async function download (url: string): Promise<string> {
 }
 
 export function unusable (source: string, problem: string, error?: unknown): UpstreamDocumentError {
-  const { message, cause } = (error ?? {}) as { message?: string, cause?: { code?: string } }
-  const reason = [message, cause?.code].filter(Boolean).join(': ').split('\n', 1)[0]!
+  const { message, cause } = (error ?? {}) as { message?: string, cause?: { code?: string, message?: string } }
+  const reason = [message, cause?.code ?? cause?.message].filter(Boolean).join(': ').split('\n', 1)[0]!
   return new UpstreamDocumentError(`The document of UPSTREAM_OPENAPI, ${withoutCredentials(source)}, ${problem}${reason && `: ${reason}`}`)
 }
 

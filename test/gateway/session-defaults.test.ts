@@ -715,6 +715,7 @@ t.test('a document that cannot be used ends the start with a sentence', async t 
     ['/nowhere/openapi.json', 'cannot be read: ENOENT: no such file or directory, open \'/nowhere/openapi.json\''],
     [`${url}/nowhere`, 'cannot be read: it was answered 404'],
     ['http://127.0.0.1:2/', 'cannot be read: fetch failed: ECONNREFUSED'],
+    ['http://127.0.0.1:1/', 'cannot be read: fetch failed: bad port'],
     [file('{"openapi":'), /cannot be read: .*JSON/],
     [file('a: [b'), /cannot be read: [^\n]+$/],
     [file('just text'), not],
