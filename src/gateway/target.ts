@@ -2,8 +2,6 @@ import { type FastifyRequest } from 'fastify'
 import { validationError } from '../errors.js'
 import { meantHeader } from './headers.js'
 
-const credentialHeaders = ['x-session-id', 'x-api-key']
-
 /** By which some servers let a client name another method than the one that it sends. */
 const methodOverrides = ['x-http-method-override', 'x-http-method', 'x-method-override'] as const
 
@@ -30,9 +28,9 @@ export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promis
   if (/(^|[\s,])websocket([\s,/]|$)/i.test(headers.upgrade ?? '')) refuse('Upgrade', 'is not taken: WebSockets do not go through the gateway')
   // Node takes what is in chunks out of these, and says nothing of the rest, which would arrive as a body of another kind.
   if (!/^(?:chunked)?$/i.test(headers['transfer-encoding'] ?? '')) refuse('Transfer-Encoding', 'must be chunked and nothing else; what is compressed says so in Content-Encoding')
-  // Neither read nor passed on: where there is none as it should be, the request would go without what it stands for.
-  const misspelt = Object.keys(headers).find(name => /[^0-9a-z-]/.test(name) && credentialHeaders.includes(meantHeader(name)))
-  if (misspelt !== undefined && headers[meantHeader(misspelt)] === undefined) refuse(misspelt, `is no header that is read; write ${meantHeader(misspelt)}`)
+  // Not read: the request would go without the session that somebody means.
+  const misspelt = headers['x-session-id'] === undefined && Object.keys(headers).find(name => /[^0-9a-z-]/.test(name) && meantHeader(name) === 'x-session-id')
+  if (misspelt) refuse(misspelt, 'is no header that is read; write X-Session-Id')
   // Of another method, another operation: it may take other defaults.
   const target = raw.url!
   if (headers['x-session-id'] !== undefined) {

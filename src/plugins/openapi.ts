@@ -1,8 +1,6 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
-import { type FastifyError } from 'fastify'
 import fp from 'fastify-plugin'
-import { ApiError } from '../errors.js'
 import { version } from '../package-root.js'
 
 export interface OpenApiOptions {
@@ -78,23 +76,19 @@ export default fp<OpenApiOptions>(async (fastify, { publicUrl, docs = false }) =
   })
 
   if (docs === false) return
-  await fastify.register(async (scope) => {
-    // What serves its files forbids paths that lead out of them, where there is nothing.
-    scope.setErrorHandler((error: FastifyError) => { throw error.statusCode === 403 ? new ApiError('NOT_FOUND') : error })
-    await scope.register(swaggerUi, {
-      routePrefix: docs,
-      // What is before it outside this scope: for pages whose address does not end with a slash.
-      indexPrefix: (publicUrl === undefined ? '' : new URL(publicUrl).pathname.replace(/\/$/, '')) + fastify.prefix,
-      uiConfig: { persistAuthorization: true, tryItOutEnabled: true },
-      staticCSP: {
-        'default-src': ["'self'"],
-        'img-src': ["'self'", 'data:'],
-        'script-src': ["'self'"],
-        // Swagger UI sets styles on its elements.
-        'style-src': ["'self'", "'unsafe-inline'"],
-        'object-src': ["'none'"],
-        'frame-ancestors': ["'self'"]
-      }
-    })
+  await fastify.register(swaggerUi, {
+    routePrefix: docs,
+    // What is before it outside this scope: for pages whose address does not end with a slash.
+    indexPrefix: (publicUrl === undefined ? '' : new URL(publicUrl).pathname.replace(/\/$/, '')) + fastify.prefix,
+    uiConfig: { persistAuthorization: true, tryItOutEnabled: true },
+    staticCSP: {
+      'default-src': ["'self'"],
+      'img-src': ["'self'", 'data:'],
+      'script-src': ["'self'"],
+      // Swagger UI sets styles on its elements.
+      'style-src': ["'self'", "'unsafe-inline'"],
+      'object-src': ["'none'"],
+      'frame-ancestors': ["'self'"]
+    }
   })
 }, { name: 'openapi', fastify: '5.x' })
