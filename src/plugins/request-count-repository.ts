@@ -20,6 +20,9 @@ interface CountRow extends RequestCount {
 // A statement that waited for the row began before one that has started the window anew.
 const remaining = (windowMs: string, start: string) => `least(${windowMs}::float8, ${windowMs}::float8 - date_part('epoch', now() - ${start}) * 1000)`
 
+/** Whether a window is not over; one that begins much later is of a clock that has been moved back since. */
+const isOpen = (windowMs: string, start: string) => `${remaining(windowMs, start)} > 0 and ${start} < now() + interval '1 minute'`
+
 /**
  * The part of a statement that counts requests: adds what `given` selects, of each principal one row with its id and a
  * number, and returns `principal_id`, `requests` and `remaining_ms`. `given` must be in the order of the ids, so that two
@@ -32,8 +35,8 @@ export function countRequests (windowMs: string, given: string): string {
     insert into sipher_sessions.request_counts as counts (principal_id, window_start, requests)
     select id, now(), number from (${given}) as given (id, number)
     on conflict (principal_id) do update set
-      window_start = case when ${remaining(windowMs, 'counts.window_start')} > 0 then counts.window_start else now() end,
-      requests = excluded.requests + case when ${remaining(windowMs, 'counts.window_start')} > 0 then counts.requests else 0 end
+      window_start = case when ${isOpen(windowMs, 'counts.window_start')} then counts.window_start else now() end,
+      requests = excluded.requests + case when ${isOpen(windowMs, 'counts.window_start')} then counts.requests else 0 end
     returning principal_id, requests, ${remaining(windowMs, 'window_start')} as remaining_ms`
 }
 
@@ -83,7 +86,7 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
     const { rows } = await waitingSince(database, since).query<CountRow>(`
       select principal_id as id, requests, ${remaining('$1', 'window_start')} as "remainingMs"
       from sipher_sessions.request_counts
-      where principal_id = any ($2::text[]) and ${remaining('$1', 'window_start')} > 0`, [windowMs, [...new Set(principalIds)]])
+      where principal_id = any ($2::text[]) and ${isOpen('$1', 'window_start')}`, [windowMs, [...new Set(principalIds)]])
     const counts = new Map(rows.map(({ id, ...count }) => [id, count]))
     return principalIds.map(id => counts.get(id) ?? { requests: 0, remainingMs: windowMs })
   }, { maxWaitMs })

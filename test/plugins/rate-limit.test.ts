@@ -205,6 +205,10 @@ t.test('a count that is begun anew by a request which came later has no more tha
   // As where a request waits for the row, and another one has it meanwhile.
   await createPool(t, connectionString).query('update sipher_sessions.request_counts set window_start = now() + interval \'9 s\'')
   t.equal(await ask(), '3600')
+  t.strictSame((await service.inject({ url: '/v1/limits', headers })).json().data.requests.remaining, 9_997)
+  // As where the database's clock is moved back.
+  await createPool(t, connectionString).query('update sipher_sessions.request_counts set requests = 10000, window_start = now() + interval \'3 h\'')
+  t.strictSame((await service.inject({ url: '/v1/limits', headers })).json().data.requests.remaining, 9_999)
 })
 
 t.test('counts whose hour is over are removed', async t => {
