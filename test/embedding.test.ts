@@ -66,12 +66,13 @@ t.test('a host brings its own schema of what sessions hold', async t => {
   }, { additionalProperties: true })
   const host = Fastify()
   t.teardown(() => host.close())
-  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults, prefix: '/api' })
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0, defaults, prefix: '/api/' })
   host.get('/where', { schema: { querystring: Type.Object({ region: Type.String() }) } }, async request => request.query as object)
   await host.ready()
   const { headers } = await createKey(host)
   const create = (defaults: object) => host.inject({ method: 'POST', url: '/api/sessions', headers, payload: { defaults } })
 
+  t.match((await host.inject('/api/nowhere')).json(), { error: { message: 'There is no GET /api/nowhere. GET /api/openapi.json lists the operations.' } })
   const { sessionId } = (await create({ region: 'eu', options: { verbose: true } })).json().data
   t.strictSame((await host.inject({ url: '/where', headers: { ...headers, 'x-session-id': sessionId } })).json(), { region: 'eu' })
   t.strictSame((await create({ options: { verbose: true } })).json().error.details, [{ field: 'defaults.region', reason: 'is missing' }])
@@ -396,6 +397,8 @@ for (const [caller, identify] of [['API keys', undefined], ['a host\'s identify'
     await host.register(async scope => {
       inside = scope
       scope.get('/plain', async () => 'plain')
+      scope.get('/nobody', async ({ principal, sessionDefaults }) => ({ principal, sessionDefaults }))
+      scope.get('/typo', { config: { sessionDefaults: ['chian'] } }, async () => 'typo')
       scope.setNotFoundHandler((_request, reply) => reply.code(404).send('nothing'))
     }, { prefix: '/in' })
     await host.register(sipherSessions, { connectionString: await createDatabase(t), encryptionKeys, sweepIntervalMs: 0, ...(identify && { identify }) })
@@ -408,6 +411,8 @@ for (const [caller, identify] of [['API keys', undefined], ['a host\'s identify'
     const sessionId = await createSession(host, key, { chain: 'near' })
     const ask = async (url: string, headers = {}) => (({ statusCode, body }) => [statusCode, body])(await host.inject({ url: `/in${url}`, headers }))
     t.strictSame(await ask('/plain'), [200, 'plain'])
+    t.strictSame(await ask('/nobody'), [200, '{"principal":null,"sessionDefaults":null}'])
+    t.equal((await ask('/typo', { ...headers, 'x-session-id': sessionId }))[0], 500, 'what a name that there is not stands for nobody knows')
     t.strictSame(await ask('/nowhere'), [404, 'nothing'])
     t.strictSame(await ask('/principal', headers), [200, 'pro'])
     t.strictSame(await ask('/tier', headers), [200, 'pro'])
@@ -460,10 +465,11 @@ t.test('an option that is not what it has to be ends the start, and one that the
     [{ mapping: { chain: 3 } }, 'The option mapping has the path 3; a path is like "network", "options.privacy" or "transfers[].chain"'],
     [{ auditRetentionDays: 1e9 }, 'The option auditRetentionDays is 1000000000; it must be a whole number from 1 to 36500'],
     [{ tierLimits: { pro: { requestPerHour: 2 } } }, 'The option tierLimits.pro names "requestPerHour"; did you mean "requestsPerHour"?'],
+    [{ tierLimits: { pro: null } }, 'The option tierLimits.pro is null; it must be an object, such as { requestsPerHour: 20_000 }'],
     [{ tierLimits: { pro: { x: 2 } } }, 'The option tierLimits.pro names "x"; it takes requestsPerHour, sessions, maxSessions']
   ] as const) await t.rejects(register(option), { message })
   t.strictSame(lines, [])
-  await register({ mappings: {}, logLevel: 'warn', adminKey: undefined, prefix: '', docs: '/docs', publicUrl: 'https://a.example/b' })
+  await register({ tierLimits: { pro: undefined }, mappings: {}, logLevel: 'warn', adminKey: undefined, prefix: '', docs: '/docs', publicUrl: 'https://a.example/b' })
   t.strictSame(lines, ['sipher-sessions has no option "mappings"; did you mean "mapping"?'])
 })
 

@@ -48,8 +48,9 @@ export function sendError (request: FastifyRequest, reply: FastifyReply, error: 
  * key would have the service parse what nobody has asked for.
  */
 export const unknownRoutes: FastifyPluginAsync = async (scope) => {
+  const document = `${scope.prefix.replace(/\/+$/, '') || '/v1'}/openapi.json`
   const sendNotFound = (request: FastifyRequest, reply: FastifyReply) => sendError(request, reply, new ApiError('NOT_FOUND', {
-    message: `There is no ${request.method} ${request.url.split('?', 1)[0]!.slice(0, 200)}. GET ${scope.prefix || '/v1'}/openapi.json lists the operations.`
+    message: `There is no ${request.method} ${request.url.split('?', 1)[0]!.slice(0, 200)}. GET ${document} lists the operations.`
   }))
   scope.addHook('onRequest', async (request, reply) => {
     await scope.countUnknownRoute(request, reply)

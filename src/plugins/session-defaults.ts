@@ -123,6 +123,9 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
 
   // Most requests name no session, and a hook that is asynchronous for them too would cost each a promise.
   fastify.addHook('onRequest', (request, reply, done) => {
+    // Scopes from before the registration have its hooks, but not what it decorates requests with.
+    request.principal ??= null
+    request.sessionDefaults ??= null
     const sessionId = request.headers[header]
     const isCut = mayBeCut(request)
     if (sessionId === undefined && !isCut) return done()
@@ -238,6 +241,8 @@ export default fp<SessionDefaultsOptions>(async (fastify, { defaults, mapping, o
   // Made at a route's first use: by then all shared schemas that it may refer to have been added.
   function planOf (request: FastifyRequest): RoutePlan {
     const route = request.routeOptions
+    // One from before the registration was not looked at.
+    requireKnownNames(route as RouteOptions, names)
     const plan = makePlan(route, request.server, placements)
     plans.set(route.config, plan)
     return plan

@@ -2,6 +2,7 @@ import { type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError } from '../errors.js'
 import { type Tier, tierNames } from '../schemas/tier.js'
+import { isRecord } from '../is-object.js'
 import { suggest } from '../suggest.js'
 import { type RequestHook } from './authentication.js'
 
@@ -68,8 +69,9 @@ export function checkTier ({ principal, requiredTiers }: FastifyRequest, tiers =
 /** @throws Error that names the tier and the limit that is no whole number */
 function chooseLimits (chosen: NonNullable<TiersOptions['tierLimits']>): Readonly<Record<Tier, TierLimits>> {
   const limits = structuredClone(tierLimits) as Record<Tier, TierLimits>
-  for (const [tier, values] of Object.entries(chosen)) {
+  for (const [tier, values = {}] of Object.entries(chosen)) {
     if (!Object.hasOwn(limits, tier)) throw new Error(`The option tierLimits names the tier ${JSON.stringify(tier)}; the tiers are ${tierNames.join(', ')}`)
+    if (!isRecord(values)) throw new Error(`The option tierLimits.${tier} is ${String(values)}; it must be an object, such as { requestsPerHour: 20_000 }`)
     const unknown = Object.keys(values).find(name => !Object.hasOwn(tierLimits.free, name))
     if (unknown !== undefined) throw new Error(`The option tierLimits.${tier} names ${JSON.stringify(unknown)}${suggest(unknown, Object.keys(tierLimits.free)) || `; it takes ${Object.keys(tierLimits.free).join(', ')}`}`)
     const { requestsPerHour, maxSessions, sessions } = { ...limits[tier as Tier], ...values }
