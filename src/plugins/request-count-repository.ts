@@ -21,7 +21,7 @@ interface CountRow extends RequestCount {
 const remaining = (windowMs: string, start: string) => `least(${windowMs}::float8, ${windowMs}::float8 - date_part('epoch', now() - ${start}) * 1000)`
 
 /** Whether a window is not over; one that begins much later is of a clock that has been moved back since. */
-const isOpen = (windowMs: string, start: string) => `${remaining(windowMs, start)} > 0 and ${start} < now() + interval '1 minute'`
+const isOpen = (windowMs: string, start: string) => `${start} > now() - ${windowMs}::float8 * interval '1 ms' and ${start} < now() + interval '1 minute'`
 
 /**
  * The part of a statement that counts requests: adds what `given` selects, of each principal one row with its id and a
