@@ -6,7 +6,6 @@ import { createKeyRing, KeyRingError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
 import { createNoting } from '../noting.js'
-import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { type Queryable } from './database.js'
 import { rejectUnstorable, type Swept } from './repositories.js'
@@ -237,12 +236,12 @@ export default fp<SessionRepositoryOptions>(async (fastify, { defaults, encrypti
     throw new Error('The option defaults is no object of @sinclair/typebox 0.34, such as Type.Object({ region: Type.Optional(Type.String()) }).')
   }
   const keyRing = readKeyRing(encryptionKeys)
-  const secret = secretNames(defaults)
-  if (secret.length > 0 && keyRing.currentKeyId === undefined) {
-    throw new Error(`sipher-sessions needs encryptionKeys: sessions hold secret values (${secret.join(', ')}), which are stored encrypted. ` +
+  const secrets = createSessionSecrets(defaults, keyRing)
+  if (secrets.names.length > 0 && keyRing.currentKeyId === undefined) {
+    throw new Error(`sipher-sessions needs encryptionKeys: sessions hold secret values (${secrets.names.join(', ')}), which are stored encrypted. ` +
       'Give it a list of keys, each 32 random bytes in base64 (openssl rand -base64 32), or `defaults` without a secret property.')
   }
-  const repository = createSessionRepository(fastify.sessionDatabase, createSessionSecrets(defaults, keyRing), (error, message) => {
+  const repository = createSessionRepository(fastify.sessionDatabase, secrets, (error, message) => {
     fastify.log.warn({ err: error }, message)
   })
   fastify.decorate('sessionRepository', repository)
