@@ -62,4 +62,4 @@ export const unknownRoutes: FastifyPluginAsync = async (scope) => {
 /** Gives the scope it is registered in, and no other, the API's answers to errors. */
 export default fp(async (fastify) => {
   fastify.setErrorHandler((error, request, reply) => sendError(request, reply, error))
-}, { name: 'error-handler', fastify: '5.x', dependencies: ['authentication'] })
+}, { name: 'error-handler', fastify: '5.x' })

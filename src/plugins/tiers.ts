@@ -66,14 +66,15 @@ export function checkTier ({ principal, requiredTiers }: FastifyRequest, tiers =
   }
 }
 
-/** @throws Error that names the tier and the limit that is no whole number */
+/** @throws Error that names the tier, and the limit that there is not or that is no whole number */
 function chooseLimits (chosen: NonNullable<TiersOptions['tierLimits']>): Readonly<Record<Tier, TierLimits>> {
   const limits = structuredClone(tierLimits) as Record<Tier, TierLimits>
+  const names = Object.keys(tierLimits.free)
   for (const [tier, values = {}] of Object.entries(chosen)) {
     if (!Object.hasOwn(limits, tier)) throw new Error(`The option tierLimits names the tier ${JSON.stringify(tier)}; the tiers are ${tierNames.join(', ')}`)
     if (!isRecord(values)) throw new Error(`The option tierLimits.${tier} is ${String(values)}; it must be an object, such as { requestsPerHour: 20_000 }`)
-    const unknown = Object.keys(values).find(name => !Object.hasOwn(tierLimits.free, name))
-    if (unknown !== undefined) throw new Error(`The option tierLimits.${tier} names ${JSON.stringify(unknown)}${suggest(unknown, Object.keys(tierLimits.free)) || `; it takes ${Object.keys(tierLimits.free).join(', ')}`}`)
+    const unknown = Object.keys(values).find(name => !names.includes(name))
+    if (unknown !== undefined) throw new Error(`The option tierLimits.${tier} names ${JSON.stringify(unknown)}${suggest(unknown, names) || `; it takes ${names.join(', ')}`}`)
     const { requestsPerHour, maxSessions, sessions } = { ...limits[tier as Tier], ...values }
     for (const [name, value] of Object.entries({ requestsPerHour, maxSessions })) {
       if (!Number.isSafeInteger(value) || value < 0 || value > maxLimit) throw new Error(`The option tierLimits.${tier}.${name} is ${value}; it must be a whole number from 0 to ${maxLimit}`)
