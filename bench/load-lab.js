@@ -20,8 +20,12 @@ import { idsOf, keyCount } from './load-data.js'
  */
 const settings = { shared_buffers: '4GB', max_wal_size: '8GB' }
 
-/** Runs what is given on a new PostgreSQL, and removes it. */
-export async function withPostgres (run) {
+/**
+ * Runs what is given on a new PostgreSQL, and removes it.
+ *
+ * @param options `small`: with the memory that PostgreSQL takes by itself, where nothing is measured
+ */
+export async function withPostgres (run, { small = false } = {}) {
   const dataDir = mkdtempSync(join(tmpdir(), 'sipher-bench-'))
   chmodSync(dataDir, 0o755)
   let postgres = startEmbeddedPostgres({ dataDir })
@@ -50,7 +54,7 @@ export async function withPostgres (run) {
     await client.end()
     return Object.values(answer.rows[0] ?? {})[0]
   }
-  try {
+  async function giveMemory () {
     await ask(...Object.entries(settings).map(([name, value]) => `alter system set ${name} = '${value}'`))
     await restart()
     // -1 where this PostgreSQL knows of none.
@@ -58,6 +62,9 @@ export async function withPostgres (run) {
     if (pages > 0 && !isEnding()) giveBack = reserveHugePages(pages)
     if (giveBack) await restart()
     else if (!isEnding()) console.error(noHugePages(pages))
+  }
+  try {
+    if (!small) await giveMemory()
     const { connectionString } = await postgres
     const processors = availableParallelism()
     pin(Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n')[0]), processors > 2 ? `2-${processors - 1}` : '1')

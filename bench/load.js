@@ -2,6 +2,7 @@
 // Every figure is a median of rounds in which both servers were measured in turn; the figures of a row are those of the
 // service and of what it is compared with.
 import { seed, spreadAccesses } from './load-data.js'
+import { createClient } from './load-client.js'
 import { compare, createRequests, startServer, withPostgres } from './load-lab.js'
 import { createTable } from './load-table.js'
 
@@ -37,4 +38,23 @@ export async function run ({ short, json, connections: many }) {
     }
     return table.end()
   })
+}
+
+/** Starts each server once and sends it a request of each kind that it is measured with, whose answer must be a 2xx. */
+export async function check () {
+  return withPostgres(async connectionString => {
+    const requests = createRequests(await seed(connectionString, { s: 100, d: 100 }), 100, 100)
+    for (const kind of new Set(['service', ...goals.map(({ against }) => against)])) {
+      const server = await startServer(kind, connectionString)
+      const client = await createClient(server.origin, 1)
+      try {
+        const paths = new Set(goals.filter(({ against }) => kind === 'service' || kind === against).map(({ path }) => path))
+        for (const path of paths) await client.run(() => requests[path](kind), 0)
+      } finally {
+        client.close()
+        server.stop()
+      }
+    }
+    return 0
+  }, { small: true })
 }
