@@ -10,10 +10,22 @@ import { type Queryable } from './plugins/database.js'
 
 const folder = new URL('migrations/', packageRoot)
 
-/** The tables and sequences that the migrations make. */
-export const relations: readonly string[] = [
-  'api_keys', 'audit', 'audit_id_seq', 'changes', 'changes_id_seq', 'migrations', 'request_counts', 'session_counts', 'session_removals', 'sessions'
-]
+/**
+ * The tables and sequences that the migrations make, and what the user of the service has to be allowed with each: all of what is
+ * named with a table (to lock a row is to update it), and any of it with a sequence.
+ */
+export const relations: Readonly<Record<string, readonly string[]>> = {
+  api_keys: ['select', 'insert', 'update'],
+  audit: ['select', 'update', 'delete'],
+  audit_id_seq: ['usage', 'update'],
+  changes: ['select', 'insert', 'update', 'delete'],
+  changes_id_seq: ['usage', 'update'],
+  migrations: ['select'],
+  request_counts: ['select', 'insert', 'update', 'delete'],
+  session_counts: ['select', 'insert', 'update'],
+  session_removals: ['select', 'insert', 'update', 'delete'],
+  sessions: ['select', 'insert', 'update', 'delete']
+}
 
 interface Migration {
   version: number
@@ -59,7 +71,12 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     if (found > newest) throw newerSchema(found, newest)
     if (found === newest) {
       await requireRelations(database)
-      await advanceSequence(database)
+      if (await findOvertakenSequence(database) !== undefined) {
+        await database.query('begin')
+        await database.query('select pg_advisory_xact_lock($1)', [lockKey])
+        await advanceSequence(database)
+        await database.query('commit')
+      }
       return
     }
     await database.query('begin')
@@ -109,23 +126,29 @@ async function prepareVersionTable (database: Queryable): Promise<number> {
 
 /** Restored without what is in it, the record of migrations says that there are none. */
 async function requireNoTables (database: Queryable): Promise<void> {
-  const { rowCount } = await database.query('select from pg_tables where schemaname = \'sipher_sessions\' and tablename = any ($1) and tablename <> \'migrations\'', [relations])
+  const { rowCount } = await database.query('select from pg_tables where schemaname = \'sipher_sessions\' and tablename = any ($1) and tablename <> \'migrations\'', [Object.keys(relations)])
   if (rowCount !== 0) throw new SchemaVersionError('The schema sipher_sessions has tables, and no record of the migrations that made them. Restore it with the rows of sipher_sessions.migrations, or drop it: drop schema sipher_sessions cascade')
 }
 
 /**
- * Logical replication copies the log of changes, but not how far its ids have come: whoever writes to it would be given those that
- * there are.
+ * The newest id in the log of changes, if its sequence is behind it. Logical replication copies the log, but not how far its ids have
+ * come: whoever writes to it would be given those that there are.
  */
-async function advanceSequence (database: Queryable): Promise<void> {
+async function findOvertakenSequence (database: Queryable): Promise<string | undefined> {
   // Who may not look at the sequence is not told where it is.
   const { rows: [behind] } = await database.query<{ newest: string }>(`
     select newest::text
     from (select max(id) as newest from sipher_sessions.changes) as changes
     where has_sequence_privilege('sipher_sessions.changes_id_seq', 'usage, select')
       and newest > coalesce(pg_sequence_last_value('sipher_sessions.changes_id_seq'::regclass), 0)`)
-  if (!behind) return
-  const setting = `select setval('sipher_sessions.changes_id_seq', ${behind.newest})`
+  return behind?.newest
+}
+
+/** Under the lock of migrations: of two that find it behind, the later would set it back to before what was logged in between. */
+async function advanceSequence (database: Queryable): Promise<void> {
+  const newest = await findOvertakenSequence(database)
+  if (newest === undefined) return
+  const setting = `select setval('sipher_sessions.changes_id_seq', ${newest})`
   await database.query(setting).catch((error: unknown) => {
     throw new SchemaVersionError(`The log of changes is ahead of the sequence of its ids, as after logical replication, and the sequence cannot be set (${(error as Error).message}). As the user who migrates: ${setting}`)
   })
@@ -176,11 +199,12 @@ export async function checkSchemaVersion (database: Queryable): Promise<void> {
 async function requireRelations (database: Queryable): Promise<void> {
   const { rows } = await database.query<{ name: string, user: string, missing: boolean }>(`
     select name, current_user as user, oid is null as missing
-    from unnest($1::text[]) as needed (name)
+    from unnest($1::text[], $2::text[]) as needed (name, privileges)
     left join pg_class on relname = name and relnamespace = 'sipher_sessions'::regnamespace
-    where oid is null or case relkind when 'S' then not has_sequence_privilege(oid, 'usage, update')
-      else not has_table_privilege(oid, 'select, insert, update, delete') end
-    order by name`, [relations])
+    -- Of a list of privileges these functions ask for any.
+    where oid is null or case relkind when 'S' then not has_sequence_privilege(oid, privileges)
+      else exists (select from unnest(string_to_array(privileges, ',')) as privilege where not has_table_privilege(oid, privilege)) end
+    order by name`, [Object.keys(relations), Object.values(relations).map(String)])
   const named = (isMissing: boolean) => rows.filter(({ missing }) => missing === isMissing).map(({ name }) => `sipher_sessions.${name}`).join(', ')
   if (named(true) !== '') throw new SchemaVersionError(`The database lacks ${named(true)}, which its migrations have made. Restore the schema sipher_sessions as a whole.`)
   if (rows.length === 0) return

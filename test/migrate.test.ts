@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { migrate, relations } from '../src/migrate.js'
-import { createDatabase, createKey, createPool, createProxy, createSession, startService } from './helpers.js'
+import { adminKey, createDatabase, createKey, createPool, createProxy, createSession, startService } from './helpers.js'
 
 const files = readdirSync('migrations').sort()
 
@@ -37,7 +37,7 @@ t.test('what the release needs is all that its migrations make, and nothing of w
   const connectionString = await createDatabase(t)
   const pool = createPool(t, connectionString)
   const { rows } = await pool.query('select relname as name from pg_class where relnamespace = \'sipher_sessions\'::regnamespace and relkind in (\'r\', \'S\') order by relname')
-  t.strictSame(rows.map(({ name }) => name), relations)
+  t.strictSame(rows.map(({ name }) => name), Object.keys(relations))
   const { rows: [{ role }] } = await pool.query('select \'backup_\' || current_database() as role')
   await pool.query(`create role "${role}"; grant create on schema sipher_sessions to "${role}"; create table sipher_sessions.sessions_backup (id int); alter table sipher_sessions.sessions_backup owner to "${role}"`)
   t.teardown(() => pool.query(`drop owned by "${role}"; drop role "${role}"`))
@@ -93,6 +93,26 @@ t.test('after a move by logical replication, which copies no sequences, changes 
   await t.resolves(migrate(asUser), 'who may not look at it leaves it alone')
 })
 
+t.test('of instances that find it so at the same time none sets back what another has logged since', async t => {
+  const connectionString = await createDatabase(t)
+  const pool = createPool(t, connectionString)
+  const { service } = await startService(t, { connectionString })
+  const { key } = await createKey(service)
+  const { rows: [{ newest }] } = await pool.query('select max(id)::text as newest from sipher_sessions.changes')
+  await pool.query('alter sequence sipher_sessions.changes_id_seq restart')
+  const first = await createPool(t, connectionString).connect()
+  await first.query('begin')
+  await first.query('select pg_advisory_xact_lock(7315402236)')
+  const second = migrate(pool)
+  for (let waiting = 0; waiting === 0;) waiting = (await first.query('select from pg_locks where locktype = \'advisory\' and not granted and database = (select oid from pg_database where datname = current_database())')).rowCount!
+  await first.query('select setval(\'sipher_sessions.changes_id_seq\', $1)', [newest])
+  await createSession(service, key)
+  await first.query('commit')
+  first.release()
+  await second
+  t.ok(await createSession(service, key))
+})
+
 t.test('deletes are counted in a database that is published as a whole', async t => {
   const connectionString = await createDatabase(t)
   const pool = createPool(t, connectionString)
@@ -141,6 +161,59 @@ t.test('a user who may make no tables starts where there are none to make', asyn
   await owner.query('insert into sipher_sessions.migrations (version, name) values (9999, \'9999-future.sql\')')
   await t.rejects(migrate(createPool(t, asUser)), { name: 'SchemaVersionError' }, 'and is told of a newer schema what others are')
   t.equal((await service.inject('/v1/ready')).statusCode, 200, 'while an instance of the release before goes on: what the newer one has added is not for it')
+})
+
+t.test('a user with what is needed of each table and no more runs the service, and is told of each that it lacks', async t => {
+  const connectionString = await createDatabase(t)
+  const owner = createPool(t, connectionString)
+  const { rows: [{ role }] } = await owner.query('select \'least_\' || current_database() as role')
+  await owner.query(`create role "${role}" login; grant usage on schema sipher_sessions to "${role}"`)
+  t.teardown(() => owner.query(`drop owned by "${role}"; drop role "${role}"`))
+  const grant = (name: string, privilege: string, verb = 'grant', to = 'to') =>
+    owner.query(`${verb} ${privilege} on ${name.endsWith('_seq') ? 'sequence' : 'table'} sipher_sessions.${name} ${to} "${role}"`)
+  for (const [name, privileges] of Object.entries(relations)) await grant(name, name.endsWith('_seq') ? 'usage' : privileges.join(', '))
+  const url = new URL(connectionString.replace('@/', '@host/'))
+  url.username = role
+  const asUser = url.href.replace('@host/', '@/')
+
+  const lines: string[] = []
+  const { service } = await startService(t, { connectionString: asUser, sweepIntervalMs: 20, auditRetentionDays: 1, logLevel: 'warn', logStream: { write: line => { lines.push(line) } } })
+  await owner.query(`
+    insert into sipher_sessions.audit (at, actor, action, key_id, subject, properties) values (now() - interval '2 days', 'admin', 'key.create', 'old', 'old', '{}');
+    insert into sipher_sessions.changes (at, actor, action, key_ids) values (now() - interval '2 days', 'admin', 'key.create', '{old}');
+    insert into sipher_sessions.request_counts (principal_id, window_start, requests) values ('old', now() - interval '2 hours', 1)`)
+  const { key, id } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const send = async (method: 'GET' | 'POST' | 'PATCH' | 'DELETE', url: string, payload?: object, by = key) => {
+    const response = await service.inject({ method, url, headers: { 'x-api-key': by }, ...(payload && { payload }) })
+    t.equal(response.statusCode < 300, true, `${method} ${url}: ${response.body}`)
+    return response.json().data
+  }
+  await send('PATCH', `/v1/sessions/${sessionId}`, { defaults: { chain: 'sui' } })
+  await owner.query('update sipher_sessions.sessions set last_accessed_at = now() - interval \'1 hour\'')
+  await send('GET', `/v1/sessions/${sessionId}`)
+  await createSession(service, key)
+  await owner.query('update sipher_sessions.sessions set expires_at = now() where id <> decode($1, \'hex\')', [sessionId.slice(5)])
+  await send('DELETE', `/v1/sessions/${sessionId}`)
+  await send('GET', '/v1/limits')
+  await send('PATCH', `/v1/admin/keys/${id}`, { name: 'other' }, adminKey)
+  await send('GET', '/v1/admin/audit', undefined, adminKey)
+  await send('POST', `/v1/admin/keys/${id}/rotate`, {}, adminKey)
+  await send('DELETE', `/v1/admin/keys/${id}`, undefined, adminKey)
+  const left = `select
+    (select count(*) from sipher_sessions.sessions) + (select count(*) from sipher_sessions.session_removals) + (select count(*) from sipher_sessions.audit)
+    + (select count(*) from sipher_sessions.changes where at < now() - interval '1 day') + (select count(*) from sipher_sessions.request_counts where principal_id = 'old') as rows`
+  for (let rows = 1; rows > 0;) rows = Number((await owner.query(left)).rows[0].rows)
+  await service.close()
+  t.strictSame(lines, [], 'nothing fails in the background either')
+
+  for (const [name, privileges] of Object.entries(relations)) {
+    for (const privilege of name.endsWith('_seq') ? ['usage'] : privileges) {
+      await grant(name, privilege, 'revoke', 'from')
+      await t.rejects(migrate(createPool(t, asUser)), name === 'migrations' ? { code: '42501' } : { name: 'SchemaVersionError', message: `may not use sipher_sessions.${name}.` }, `${privilege} on ${name}`)
+      await grant(name, privilege)
+    }
+  }
 })
 
 t.test('a migration that is cut off leaves nothing behind, and the next one does it all', async t => {
