@@ -143,8 +143,5 @@ export function createBatch<Item, Result> (run: (items: Item[], since: number) =
 }
 
 function overloaded (): ApiError {
-  return new ApiError('SERVICE_UNAVAILABLE', {
-    message: 'The service has more requests than it can serve at the moment. Try again in 1 s.',
-    headers: { 'retry-after': '1' }
-  })
+  return new ApiError('SERVICE_UNAVAILABLE', { message: 'The service has more requests than it can serve at the moment. Try again in 1 s.' })
 }

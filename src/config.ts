@@ -13,7 +13,7 @@ function limit (standard: number, description: string) {
 
 /** The environment, as the process reads it. What is empty counts as not set. */
 export const Environment = Type.Object({
-  HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on.' }),
+  HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on; of a name with several, one, IPv4 first.' }),
   PORT: Type.Integer({ default: 5006, minimum: 0, maximum: 65_535, description: 'The port to listen on; 0 for any free one.' }),
   DATABASE_URL: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'The PostgreSQL to use. Without it an embedded one is started.' })),
   DATABASE_POOLER: Type.Optional(Type.Unsafe<'transaction'>({ type: 'string', enum: ['transaction'], description: 'transaction where DATABASE_URL leads to PgBouncer, or a pooler like it, in transaction mode.' })),

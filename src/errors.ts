@@ -11,7 +11,12 @@ interface ErrorCodeEntry {
   description: string
   /** A realistic body for the OpenAPI document. */
   example: { message: string, details?: ErrorDetail[] }
+  /** What every answer of it has, unless whoever throws it says otherwise. */
+  headers?: Record<string, string>
 }
+
+/** How to send a credential, for those who have sent none that is valid (RFC 9110, 11.6.1). */
+const challenge = { 'www-authenticate': 'Bearer realm="sipher-sessions"' }
 
 /**
  * Every error code of the API. `GET /v1/errors`, the OpenAPI document and the table in `docs/errors.md` are made from
@@ -34,12 +39,14 @@ export const errorCodes = {
   UNAUTHORIZED: {
     status: 401,
     description: 'The request carries no API key.',
-    example: { message: 'This operation needs an API key. Send it as X-API-Key: <key> or Authorization: Bearer <key>.' }
+    example: { message: 'This operation needs an API key. Send it as X-API-Key: <key> or Authorization: Bearer <key>.' },
+    headers: challenge
   },
   INVALID_API_KEY: {
     status: 401,
     description: 'The API key is unknown, revoked or expired.',
-    example: { message: 'The API key is unknown, revoked or expired. Check it, or ask the operator for a new one.' }
+    example: { message: 'The API key is unknown, revoked or expired. Check it, or ask the operator for a new one.' },
+    headers: challenge
   },
   TIER_ACCESS_DENIED: {
     status: 403,
@@ -109,12 +116,14 @@ export const errorCodes = {
   SERVICE_UNAVAILABLE: {
     status: 503,
     description: 'The database cannot be reached at the moment, or the secret values of the session cannot be decrypted.',
-    example: { message: 'The service cannot reach its database at the moment. Try again in 1 s.' }
+    example: { message: 'The service cannot reach its database at the moment. Try again in 1 s.' },
+    headers: { 'retry-after': '1' }
   },
   ADMIN_DISABLED: {
     status: 503,
     description: 'The service runs without an admin key.',
-    example: { message: 'The admin operations are off: the service was started without ADMIN_API_KEY.' }
+    example: { message: 'The admin operations are off: the service was started without ADMIN_API_KEY.' },
+    headers: { 'retry-after': '3600' }
   },
   UPSTREAM_TIMEOUT: {
     status: 504,
@@ -129,7 +138,7 @@ export interface ApiErrorOptions {
   /** Instead of the code's own message. */
   message?: string
   details?: ErrorDetail[]
-  /** Response headers, such as `retry-after`. */
+  /** Response headers, such as `retry-after`, besides and before those of the code. */
   headers?: Record<string, string>
   cause?: unknown
 }
@@ -142,12 +151,13 @@ export class ApiError extends Error {
   readonly headers: Record<string, string>
 
   constructor (code: ErrorCode, options: ApiErrorOptions = {}) {
-    super(options.message ?? errorCodes[code].example.message, { cause: options.cause })
+    const { status, example, headers }: ErrorCodeEntry = errorCodes[code]
+    super(options.message ?? example.message, { cause: options.cause })
     this.name = 'ApiError'
     this.code = code
-    this.statusCode = errorCodes[code].status
+    this.statusCode = status
     this.details = options.details
-    this.headers = options.headers ?? {}
+    this.headers = { ...headers, ...options.headers }
   }
 
   /** The body of the answer. */

@@ -8,8 +8,10 @@ import { SchemaVersionError } from './migrate.js'
 /**
  * What the process prints about an error that ended it: a sentence where the user can mend it, without the trace that
  * would bury it, and the trace where they cannot.
+ *
+ * @param databaseUrl the database that was to be used, if one was named
  */
-export function explainError (error: unknown): string {
+export function explainError (error: unknown, databaseUrl = ''): string {
   const { code = '', syscall, message, path } = error as NodeJS.ErrnoException
   if (error instanceof ConfigError) return `The configuration is wrong.\n${message}`
   if (error instanceof EmbeddedPostgresError || error instanceof UpstreamDocumentError || error instanceof SchemaVersionError) return message
@@ -30,7 +32,7 @@ export function explainError (error: unknown): string {
   if (message === 'Connection terminated unexpectedly') return `The database of DATABASE_URL cannot be used: what answers there ended the connection (${message}). Is it a PostgreSQL?`
   if (/connection timeout|timeout exceeded when trying to connect/.test(message)) return `The database of DATABASE_URL cannot be used: nothing answers there (${message})`
   if (code === '25006') return `The database of DATABASE_URL cannot be written to (${message}). Set DATABASE_URL to the primary, or make the database writable.`
-  if (syscall === 'open' && path !== undefined && decode(process.env.DATABASE_URL ?? '').includes(path)) return `A file that DATABASE_URL names cannot be read: ${message}`
+  if (syscall === 'open' && path !== undefined && decode(databaseUrl).includes(path)) return `A file that DATABASE_URL names cannot be read: ${message}`
   // Whatever ends the connection before it is one, a pooler's reasons as well: it is starting, in recovery, or has too many.
   if (isDatabaseError(error) && error.severity === 'FATAL') return `The database of DATABASE_URL cannot be used: ${message}`
   // A connection that was tried on several addresses has no message of its own; 3D and 28 are a database or user that

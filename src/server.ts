@@ -1,3 +1,4 @@
+import { lookup } from 'node:dns/promises'
 import { type AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type FastifyInstance } from 'fastify'
@@ -73,7 +74,7 @@ async function start (): Promise<void> {
   await service.ready()
   if (ending) return
   service.log.info({ rateLimitFailOpen: config.rateLimitFailOpen }, `where requests cannot be counted they are ${config.rateLimitFailOpen ? 'let through uncounted' : 'refused with 503'} (RATE_LIMIT_FAIL_OPEN)`)
-  await service.listen({ host: config.host, port: config.port }).catch((error: NodeJS.ErrnoException) => {
+  await listen(service, config.host, config.port).catch((error: NodeJS.ErrnoException) => {
     throw error.syscall === 'getaddrinfo' ? new ConfigError(`HOST is no address or name of this machine: ${error.message}`) : error
   })
   if (config.adminKey !== undefined && config.adminKey.length < 32) {
@@ -81,6 +82,16 @@ async function start (): Promise<void> {
   }
   // After the lines that are still to be written.
   if (database) standardOutput().write(demoMessage(urlOf(service), await createDemoKeys(service)))
+}
+
+/**
+ * On one address, also where the name has several. Of `localhost` Fastify would make a server of its own for each, of which all but
+ * the first would lack what the service sets up on its server, and would be cut off when it ends.
+ */
+async function listen (service: FastifyInstance, host: string, port: number): Promise<void> {
+  const addresses = await lookup(host, { all: true })
+  const { address } = addresses.find(({ family }) => family === 4) ?? addresses[0]!
+  await service.listen({ host: address, port })
 }
 
 function urlOf ({ server }: FastifyInstance): string {
@@ -101,6 +112,6 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
 }
 
 starting.catch((error: unknown) => {
-  console.error(explainError(error))
+  console.error(explainError(error, process.env.DATABASE_URL))
   void end(1)
 })

@@ -105,7 +105,7 @@ export function createService ({
   }
   service.register(sipherSessions, options)
   service.register(unknownRoutes)
-  if (upstream) service.register(gateway, { upstream, defaults: presetDefaults, ...options })
+  if (upstream) service.register(gateway, { upstream, defaults: options.defaults ?? presetDefaults, mapping: options.mapping, adminKey: options.adminKey })
   return service
 }
 

@@ -187,6 +187,7 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
   t.strictSame(answer(await echo({ 'x-user': 'late' })), { status: 500, body: { host: 'token expired' } })
   const refused = await host.inject({ url: '/v1/limits', headers: { 'x-user': 'late' } })
   t.strictSame([refused.statusCode, refused.json().error.code, refused.headers['www-authenticate']], [401, 'UNAUTHORIZED', 'Bearer realm="sipher-sessions"'], 'but where it is the API\'s')
+  t.equal((await host.inject({ url: '/v1/nothing', headers: { 'x-user': 'late' } })).json().error.code, 'NOT_FOUND', 'and that there is no such operation needs nobody to be known')
   for (const [status, code, message, retryAfter] of [
     [403, 'TIER_ACCESS_DENIED', 'says the host', undefined], [429, 'RATE_LIMIT_EXCEEDED', 'says the host', '7'],
     [503, 'SERVICE_UNAVAILABLE', 'The service cannot answer this request at the moment. Try again later.', '1']
@@ -202,6 +203,9 @@ t.test('a host brings its own identity, and needs no table of keys', async t => 
   }
   for (const user of ['whole', 'long']) t.equal((await echo({ 'x-user': user })).json().error.code, 'SESSION_NOT_FOUND')
   t.strictSame((await echo({ 'x-user': 'ann', 'x-tier': 'gold' })).json(), { host: 'identify answered a principal whose tier is gold; the tiers are free, pro, enterprise' })
+  const failures = []
+  for (let i = 0; i < 101; i++) failures.push((await host.inject({ url: '/v1/limits', headers: { 'x-user': 'late' } })).statusCode)
+  t.strictSame([failures[0], failures.at(-1)], [401, 429], 'such failures are counted, as those of keys are')
 })
 
 t.test('a host protects its own routes with API keys and tiers', async t => {

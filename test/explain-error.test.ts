@@ -31,15 +31,8 @@ t.test('what the user can mend is a sentence', async t => {
   t.equal(explainError(withCode('ECONNRESET', 'read ECONNRESET', 'read')), 'The database of DATABASE_URL cannot be used: read ECONNRESET')
   t.equal(explainError(withCode('25006', 'cannot execute CREATE SCHEMA in a read-only transaction')), 'The database of DATABASE_URL cannot be written to (cannot execute CREATE SCHEMA in a read-only transaction). ' +
     'Set DATABASE_URL to the primary, or make the database writable.')
-  const { DATABASE_URL } = process.env
-  t.teardown(() => {
-    if (DATABASE_URL === undefined) delete process.env.DATABASE_URL
-    else process.env.DATABASE_URL = DATABASE_URL
-  })
   const missing = Object.assign(withCode('ENOENT', 'ENOENT: no such file or directory, open \'/my certs/ca.pem\'', 'open'), { path: '/my certs/ca.pem' })
-  process.env.DATABASE_URL = 'postgres://h/d?sslrootcert=%2Fmy%20certs%2Fca.pem'
-  t.equal(explainError(missing), 'A file that DATABASE_URL names cannot be read: ENOENT: no such file or directory, open \'/my certs/ca.pem\'')
-  delete process.env.DATABASE_URL
+  t.equal(explainError(missing, 'postgres://h/d?sslrootcert=%2Fmy%20certs%2Fca.pem'), 'A file that DATABASE_URL names cannot be read: ENOENT: no such file or directory, open \'/my certs/ca.pem\'')
   t.match(explainError(missing), /^Error: ENOENT[^]*\n {4}at /, 'which no other file is')
 })
 

@@ -20,6 +20,24 @@ t.test('with DATABASE_URL no key is made, and a short admin key is warned of', a
   t.equal(await stop(child), 0)
 })
 
+t.test('of a name with several addresses it listens on one, so that all who are served are served alike', async t => {
+  const resolver = join(createDataDir(t), 'resolver.mjs')
+  writeFileSync(resolver, `
+    import dns from 'node:dns'
+    import { syncBuiltinESMExports } from 'node:module'
+    const both = [{ address: '::1', family: 6 }, { address: '127.0.0.1', family: 4 }]
+    const { lookup } = dns
+    dns.lookup = (host, options, done) => host === 'localhost' ? process.nextTick(done, null, both) : lookup(host, options, done)
+    dns.promises.lookup = async () => both
+    syncBuiltinESMExports()`)
+  const { child, printed, output } = run(t, { DATABASE_URL: await createDatabase(t), HOST: 'localhost', NODE_OPTIONS: `--import=${resolver}` })
+  const [, origin] = await printed(listening)
+  t.equal((await fetch(`${origin}/v1/health`)).status, 200)
+  t.equal(await stop(child), 0)
+  t.match(origin, /^http:\/\/127\.0\.0\.1:\d+$/)
+  t.equal(output().match(/listening at/g)!.length, 1)
+})
+
 t.test('a request that is under way when the process is told to end is answered', async t => {
   const adminKey = 'the-admin-key-of-this-test-0123456789'
   const { child, printed, exit } = run(t, { DATABASE_URL: await createDatabase(t), ADMIN_API_KEY: adminKey })

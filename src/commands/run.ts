@@ -29,7 +29,7 @@ export async function run (args: string[], terminal: Terminal): Promise<number> 
       terminal.err(`${error.message} See: sipher-sessions${helpFor} --help\n`)
       return 2
     }
-    terminal.err(`${describe(error as Error)}\n`)
+    terminal.err(`${describe(error as Error, terminal.environment.DATABASE_URL)}\n`)
     return 1
   }
 }
@@ -58,10 +58,10 @@ function startsWith (words: string[], beginning: string[]): boolean {
 const spoken: Record<string, string> = { expiresAt: 'The expiry' }
 
 /** One sentence: a trace would bury it, and nobody at a terminal reads one. */
-function describe (error: Error): string {
+function describe (error: Error, databaseUrl: string | undefined): string {
   // What follows in the API's messages is advice for those who call it.
   if (error instanceof ApiError) return error.details?.map(({ field, reason }) => `${spoken[field] ?? field} ${reason}.`).join(' ') ?? error.message.replace(/\. .*/, '.')
   if (error instanceof ConfigError) return error.message
-  const explained = explainError(error)
+  const explained = explainError(error, databaseUrl)
   return explained === error.stack ? error.message : explained
 }

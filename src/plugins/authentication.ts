@@ -34,9 +34,6 @@ export interface AuthenticationOptions {
   adminKey?: string
 }
 
-/** What clients that have no valid credential are told of how to send one (RFC 9110, 11.6.1). */
-export const challenge = { 'www-authenticate': 'Bearer realm="sipher-sessions"' }
-
 const maxSeenValid = 10_000
 
 const maxIdBytes = 500
@@ -177,7 +174,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
       await requirePrincipal(request, reply)
     } catch (error) {
       // Counted against its address already; that there is no such route needs no key to be told.
-      if (!(error instanceof ApiError) || error.statusCode !== 401) throw error
+      if (!isUnauthenticated(error)) throw error
     }
   }
 
@@ -191,7 +188,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   }
 
   async function checkAdminKey (request: FastifyRequest): Promise<void> {
-    if (!adminDigest) throw new ApiError('ADMIN_DISABLED', { headers: { 'retry-after': '3600' } })
+    if (!adminDigest) throw new ApiError('ADMIN_DISABLED')
     // Here the right key is refused as well: otherwise guesses would go on at full speed, and only be answered otherwise.
     await fastify.requestLimits.knownToFail(request)
     try {
@@ -206,7 +203,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
   }
 
   async function countFailure (request: FastifyRequest, error: unknown): Promise<void> {
-    if (error instanceof ApiError && error.statusCode === 401) await fastify.requestLimits.failedAuthentication(request)
+    if (isUnauthenticated(error)) await fastify.requestLimits.failedAuthentication(request)
   }
 
   // A body may take long to come, and what is done with it is done now that all is there. Who only names a session is looked up
@@ -242,15 +239,20 @@ function requireValid (principal: Principal | null): Principal | null {
   return principal
 }
 
+/** Whether it says that nobody is known to make the request; of a host's `identify` as well, which may throw what its library for tokens does. */
+function isUnauthenticated (error: unknown): boolean {
+  return (error as { statusCode?: unknown } | null | undefined)?.statusCode === 401
+}
+
 function unauthorized (message?: string): ApiError {
-  return new ApiError('UNAUTHORIZED', { headers: challenge, ...(message !== undefined && { message }) })
+  return new ApiError('UNAUTHORIZED', message === undefined ? {} : { message })
 }
 
 /** What is known without a look-up. */
 const malformed = 'What was sent is no API key of this service: those begin with sk_free_, sk_pro_ or sk_ent_, and this is another one, is not whole, or has quotes or a word around it.'
 
 function invalidApiKey (message?: string): ApiError {
-  return new ApiError('INVALID_API_KEY', { headers: challenge, ...(message !== undefined && { message }) })
+  return new ApiError('INVALID_API_KEY', message === undefined ? {} : { message })
 }
 
 /** The key that a request carries, or null. `X-API-Key` goes before `Authorization`, which may be meant for others. */

@@ -2,7 +2,6 @@ import { type FastifyError, type FastifyPluginAsync, type FastifyReply, type Fas
 import fp from 'fastify-plugin'
 import { DecryptionError } from '../encryption.js'
 import { ApiError, validationError } from '../errors.js'
-import { challenge } from './authentication.js'
 
 /** The API's error for whatever a route or the framework has thrown. What is not the caller's fault hides its cause. */
 function toApiError (error: unknown, request: FastifyRequest): ApiError {
@@ -16,7 +15,7 @@ function toApiError (error: unknown, request: FastifyRequest): ApiError {
   if (statusCode === 403) return new ApiError('TIER_ACCESS_DENIED', { message: String(message), cause: error })
   if (statusCode === 429) return new ApiError('RATE_LIMIT_EXCEEDED', { message: String(message), headers: retryAfter(error), cause: error })
   if (statusCode === 503) return new ApiError('SERVICE_UNAVAILABLE', { message: 'The service cannot answer this request at the moment. Try again later.', headers: retryAfter(error), cause: error })
-  if (statusCode === 401) return new ApiError('UNAUTHORIZED', { headers: challenge, cause: error })
+  if (statusCode === 401) return new ApiError('UNAUTHORIZED', { cause: error })
   if (statusCode < 500) return validationError('request', [{ field: 'request', reason: String(message) }])
   return new ApiError('INTERNAL_SERVER_ERROR', { cause: error })
 }
