@@ -161,9 +161,14 @@ async function startOrAdopt (options: StartOptions): Promise<{ owner: pg.Client,
  * start, port, socket directory. One that is just starting has not written all of that.
  */
 function readServer (data: string): Server | null {
-  const file = join(data, 'postmaster.pid')
-  if (!existsSync(file)) return null
-  const [pid, , , , socketDir] = readFileSync(file, 'utf8').split('\n')
+  let file: string
+  try {
+    file = readFileSync(join(data, 'postmaster.pid'), 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    return null
+  }
+  const [pid, , , , socketDir] = file.split('\n')
   return socketDir ? { pid: Number(pid), socketDir } : null
 }
 

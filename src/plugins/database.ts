@@ -69,7 +69,7 @@ const answerGraceMs = 100
 /** An hour, in milliseconds. */
 const maxTimeoutMs = 3_600_000
 
-/** How long a connection may take to be made, in milliseconds, before another one is tried. */
+/** How long a connection may take to be made, in milliseconds. */
 const connectTimeoutMs = 3_000
 
 /** How long a connection may be idle in a transaction, of which there are none but migrations, in milliseconds. */
@@ -95,7 +95,7 @@ function isBroken (error: unknown): boolean {
 }
 
 function unavailable (cause: unknown): ApiError {
-  return new ApiError('SERVICE_UNAVAILABLE', { headers: { 'retry-after': '1' }, cause })
+  return new ApiError('SERVICE_UNAVAILABLE', { cause })
 }
 
 /** The answer to a statement, unless it takes longer; the statement may then still be under way on its connection. */
@@ -130,8 +130,9 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     connectionString: options.connectionString,
     application_name: 'sipher-sessions',
     max: options.maxConnections ?? 10,
-    // A request does not wait that long; a connection that comes too late for one is there for the next.
-    connectionTimeoutMillis: connectTimeoutMs,
+    // No less than a request waits, for the pool means its queue by it as well. A connection that comes too late for one request is
+    // there for the next.
+    connectionTimeoutMillis: Math.max(connectTimeoutMs, halfMs),
     idleTimeoutMillis: 30_000,
     keepAlive: true,
     ...(!options.pooler && { statement_timeout: halfMs, idle_in_transaction_session_timeout: idleTimeoutMs }),
@@ -159,12 +160,13 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
       client.removeListener('error', ignore)
       client.release(broken)
     }
+    let isLeftOpen = false
     try {
-      const result = await (options.pooler ? inTransaction<Row>(client, text, values) : inTime(client.query<Row>({ name: named ? name : undefined, text, values, types: columnTypes } as pg.QueryConfig), halfMs + answerGraceMs))
+      const result = await (options.pooler ? inTransaction<Row>(client, text, values, () => { isLeftOpen = true }) : inTime(client.query<Row>({ name: named ? name : undefined, text, values, types: columnTypes } as pg.QueryConfig), halfMs + answerGraceMs))
       giveBack(false)
       return result
     } catch (error) {
-      giveBack(isBroken(error))
+      giveBack(isLeftOpen || isBroken(error))
       throw isUnavailable(error) ? unavailable(error) : error
     }
   }
@@ -174,8 +176,10 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
    * up here is not carried out, whatever Postgres and the pooler still do with it: `commit` is sent after the statement was
    * answered in time or not at all, and a connection that ends without one is rolled back. Only of a commit that is not
    * answered the outcome is unknown, as it is of one on a connection that breaks.
+   *
+   * @param onLeftOpen called where the transaction could not be ended, before the error is thrown for which it was to be
    */
-  async function inTransaction<Row extends object> (client: pg.PoolClient, text: string, values: unknown[] | undefined): Promise<pg.QueryResult<Row>> {
+  async function inTransaction<Row extends object> (client: pg.PoolClient, text: string, values: unknown[] | undefined, onLeftOpen: () => void): Promise<pg.QueryResult<Row>> {
     const deadline = performance.now() + halfMs
     const left = () => Math.max(0, deadline - performance.now())
     let result: pg.QueryResult<Row>
@@ -184,7 +188,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
       result = await inTime(client.query<Row>({ text, values, types: columnTypes } as pg.QueryConfig), left())
     } catch (error) {
       // A connection that is not to be kept is rolled back by its end.
-      if (!isBroken(error)) await inTime(client.query('rollback'), left() + answerGraceMs)
+      if (!isBroken(error)) await inTime(client.query('rollback'), left() + answerGraceMs).catch(onLeftOpen)
       throw error
     }
     await inTime(client.query('commit'), left() + answerGraceMs)

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
+import { removalsAtOnce } from './session-repository.js'
 
 export interface ExpiredRowsOptions {
   /**
@@ -42,7 +43,7 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
   const { sessionRepository, requestCountRepository, auditRepository } = fastify
   const sweeps = [
     { what: 'expired sessions', run: sessionRepository.deleteExpired },
-    { what: 'counts of deleted sessions', run: async () => ({ count: await sessionRepository.uncountRemoved(), last: null }) },
+    { what: 'counts of deleted sessions', run: sessionRepository.uncountRemoved, batchSize: removalsAtOnce },
     { what: 'expired counts', run: requestCountRepository.deleteExpired },
     // Each may have an entry for each of 500 sessions.
     { what: 'expired audit rows', run: auditRepository.deleteExpired, batchSize: 50 },

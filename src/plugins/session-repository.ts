@@ -54,7 +54,9 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     onFailed(error, 'noting when sessions were last used failed; their next use tries again')
   })
 
-  const uncounting = createBackgroundWork(uncountRemoved, error => {
+  const uncounting = createBackgroundWork(async () => {
+    while ((await uncountRemoved(removalsAtOnce)).count === removalsAtOnce);
+  }, error => {
     onFailed(error, 'taking deleted sessions off the counts failed; the next sweep tries again')
   })
 
@@ -84,10 +86,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
         await sleep(waitMs)
         await database.query(makeRoomText, [ownerId, expiredAtOnce])
       }
-      throw new ApiError('SERVICE_UNAVAILABLE', {
-        message: 'Too many sessions of this key are being created and removed at the moment. Try again in 1 s.',
-        headers: { 'retry-after': '1' }
-      })
+      throw new ApiError('SERVICE_UNAVAILABLE', { message: 'Too many sessions of this key are being created and removed at the moment. Try again in 1 s.' })
     },
 
     /** Begins to read a session for `use`, before it is known who asks for it. A failure is told by `use`. */
@@ -175,21 +174,15 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
     },
 
     /**
-     * Takes what was deleted off the owners' counts, likewise, and returns how many statements had deleted it. A deletion sees
-     * to that itself, unless the process ends too soon.
+     * Takes what at most `limit` statements have deleted off the owners' counts, and answers how many they were. A deletion sees to
+     * that itself, unless the process ends too soon.
      */
     uncountRemoved
   }
 
-  async function uncountRemoved (): Promise<number> {
-    let total = 0
-    let count: number
-    do {
-      const { rows } = await database.query<{ count: number }>(uncountRemovedText, [removalsAtOnce])
-      count = rows[0]!.count
-      total += count
-    } while (count === removalsAtOnce)
-    return total
+  async function uncountRemoved (limit: number): Promise<Swept> {
+    const { rows } = await database.query<Swept>(uncountRemovedText, [limit])
+    return rows[0]!
   }
 
   function begin<Row> (sessionId: string, read: (sessionId: string) => Promise<Row | undefined>): Reading<Row> {
@@ -213,7 +206,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
 /** Sessions that are removed at once where an owner has no room left. */
 const expiredAtOnce = 100
 /** Statements whose deletions are taken off the counts at once: each may have deleted some of 500 owners. */
-const removalsAtOnce = 20
+export const removalsAtOnce = 20
 /**
  * How long a new session is tried where there is room that others take, or that a sweep is about to make, before its client is
  * told to try again, in milliseconds.

@@ -195,7 +195,7 @@ export const uncountRemovedText = `
     ))
     returning owner_ids
   ), ${uncount('(select unnest(owner_ids) from taken)')}
-  select count(*)::int as count from taken`
+  select count(*)::int as count, null as last from taken`
 
 /**
  * Takes off the count of the owner `$1` what no longer takes up room: what was deleted, and at most `$2` sessions that have

@@ -10,7 +10,7 @@ export const ready: FastifyPluginAsyncTypebox = async (fastify) => {
   const checked = createBatch<null, null>(async (asked, since) => {
     await fastify.sessionDatabase.checkReady(since, fastify.requestLimits.strict)
     return asked
-  })
+  }, { maxWaitMs: fastify.sessionDatabase.maxWaitMs })
   fastify.get('/ready', {
     schema: {
       operationId: 'getReady',
@@ -29,7 +29,7 @@ export const ready: FastifyPluginAsyncTypebox = async (fastify) => {
       if (error instanceof ApiError) throw error
       // What the database says of an error may tell more than anybody should know.
       const message = error instanceof SchemaVersionError ? error.message : 'The service cannot use its database. Its log has the cause.'
-      throw new ApiError('SERVICE_UNAVAILABLE', { message, headers: { 'retry-after': '1' }, cause: error })
+      throw new ApiError('SERVICE_UNAVAILABLE', { message, cause: error })
     }
     return { success: true as const, data: { status: 'ready' as const } }
   })

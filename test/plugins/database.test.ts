@@ -100,16 +100,30 @@ t.test('who gives a statement more time gives it to what waits for others as wel
   const sessionId = await createSession(service, key)
   const locker = await createPool(t, connectionString).connect()
   await locker.query('begin')
-  await locker.query('lock table sipher_sessions.sessions')
+  await locker.query('lock table sipher_sessions.sessions, sipher_sessions.migrations')
   const answers: Promise<{ statusCode: number }>[] = []
   for (let i = 0; i < 6; i++) {
-    answers.push(service.inject({ url: `/v1/sessions/${sessionId}`, headers }).then())
+    for (const url of [`/v1/sessions/${sessionId}`, '/v1/ready']) answers.push(service.inject({ url, headers }).then())
     await sleep(20)
   }
   await sleep(600)
   await locker.query('rollback')
   locker.release()
-  t.strictSame((await Promise.all(answers)).map(({ statusCode }) => statusCode), Array(6).fill(200))
+  t.strictSame((await Promise.all(answers)).map(({ statusCode }) => statusCode), Array(12).fill(200))
+})
+
+t.test('and to what waits for a connection, however long it takes to make one', async t => {
+  const { service, connectionString } = await startService(t, { maxConnections: 1 })
+  const locker = await createPool(t, connectionString).connect()
+  await locker.query('begin')
+  await locker.query('lock table sipher_sessions.sessions')
+  const first = service.sessionDatabase.query('select from sipher_sessions.sessions')
+  const second = service.sessionDatabase.query('select 1')
+  await sleep(3_200)
+  await locker.query('rollback')
+  locker.release()
+  await first
+  t.strictSame((await second).rowCount, 1)
 })
 
 t.test('a pool may be of another copy of the driver', async t => {
@@ -317,6 +331,22 @@ t.test('behind a pooler a connection asks for nothing, and each statement has it
 
   await t.rejects(host.sessionDatabase.query('select 1 / 0'), { code: '22012' })
   t.strictSame((await pool.query('select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and state like \'idle in transaction%\'')).rows, [], 'and so does its transaction')
+})
+
+t.test('behind a pooler the error of a statement is told even if its transaction cannot be ended, which its connection does not outlive', async t => {
+  const pool = createPool(t, await createDatabase(t), { max: 1 })
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, pool, pooler: 'transaction', sweepIntervalMs: 0 })
+  await host.ready()
+  const pid = async () => (await host.sessionDatabase.query<{ pid: number }>('select pg_backend_pid() as pid')).rows[0]!.pid
+  const before = await pid()
+  pool.once('acquire', client => {
+    const query = client.query.bind(client) as (...values: unknown[]) => Promise<never>
+    client.query = ((...values: unknown[]) => values[0] === 'rollback' ? query('select 1') : query(...values)) as typeof client.query
+  })
+  await t.rejects(host.sessionDatabase.query('select 1 / 0'), { code: '22012' })
+  t.not(await pid(), before)
 })
 
 t.test('behind a pooler a write that was answered 503 is not carried out', async t => {

@@ -77,8 +77,15 @@ t.test('what was deleted is taken off the count once, whoever comes to it, and n
   t.equal(most, 5)
   await Promise.all([one, two].map(({ service }) => service.close()))
   const { service } = await startService(t, { ...limited, connectionString: one.connectionString })
-  await Promise.all([1, 2, 3].map(() => service.sessionRepository.uncountRemoved()))
+  await Promise.all([1, 2, 3].map(() => service.sessionRepository.uncountRemoved(1000)))
   t.strictSame((await pool.query('select sessions from sipher_sessions.session_counts')).rows, Array(3).fill({ sessions: 0 }))
+})
+
+t.test('what was deleted is taken off the counts some at a time, so that a sweep of much of it can rest', async t => {
+  const { service, connectionString } = await startService(t, limited)
+  const { id } = await createKey(service)
+  await createPool(t, connectionString).query('insert into sipher_sessions.session_removals select array[$1] from generate_series(1, 3)', [id])
+  for (const count of [2, 1, 0]) t.strictSame(await service.sessionRepository.uncountRemoved(2), { count, last: null })
 })
 
 t.test('room that another statement is about to make is waited for', async t => {
