@@ -4,9 +4,11 @@ import { type Tier } from './schemas/tier.js'
 
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 const tierTags: Record<Tier, string> = { free: 'free', pro: 'pro', enterprise: 'ent' }
+/** What keys begin with, as the source of a regular expression. */
+export const keyBeginning = `sk_(?:${Object.values(tierTags).join('|')})_`
 const randomLength = 43
 const checksumLength = 6
-const keyPattern = new RegExp(`^sk_(free|pro|ent)_[0-9A-Za-z]{${randomLength + checksumLength}}$`)
+const keyPattern = new RegExp(`^${keyBeginning}[0-9A-Za-z]{${randomLength + checksumLength}}$`)
 
 /**
  * A new API key: `sk_<tier>_`, 43 random characters in base62 (256 bits), and six of a checksum.

@@ -3,6 +3,7 @@ import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
+import { advisoryLocks } from './advisory-locks.js'
 import { dataFolders, EmbeddedPostgresError, locateBinaries, port, prepareFiles, removeSocketDir, removeUnusedSocketDir, superuser, type Files } from './embedded-postgres-files.js'
 
 export { EmbeddedPostgresError }
@@ -55,8 +56,6 @@ const answerTimeoutMs = 5_000
 const killTimeoutMs = 10_000
 /** What outlives a process killed with SIGKILL is gone after this at the latest. */
 const leftoversMs = 5_000
-/** Held by the process that uses the data; any number will do. */
-const ownerLock = 7_315_402_237
 
 /**
  * Starts a PostgreSQL of which only this machine's user knows: it listens on a unix socket in a directory that nobody
@@ -240,7 +239,7 @@ async function connectTo (socketDir: string, data: string, name: string): Promis
 async function takeOwnership (owner: pg.Client, data: string): Promise<void> {
   const deadline = performance.now() + 2_000
   for (;;) {
-    const { rows } = await owner.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [ownerLock])
+    const { rows } = await owner.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [advisoryLocks.embeddedPostgres])
     if (rows[0]!.taken) return
     if (performance.now() > deadline) {
       await owner.end()

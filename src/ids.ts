@@ -22,3 +22,15 @@ export function timePrefixedId (length: number): Buffer {
   random.fill(0, used, used += count)
   return id
 }
+
+const sessionPrefix = 'sess_'
+
+/** How a session's id is written: `sess_` and 64 hex digits; of a part of one, as many as it has. */
+export function sessionIdOf (bytes: Buffer): string {
+  return sessionPrefix + bytes.toString('hex')
+}
+
+/** The hex digits of a session's id. */
+export function hexOf (sessionId: string): string {
+  return sessionId.slice(sessionPrefix.length)
+}

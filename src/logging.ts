@@ -1,6 +1,9 @@
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
 import { type LogFn, type Logger } from 'pino'
+import { keyBeginning } from './api-key.js'
 import { decode } from './decode.js'
+
+const apiKeys = new RegExp(`(${keyBeginning}[0-9A-Za-z]{4})[0-9A-Za-z]+`, 'g')
 
 /**
  * Text with what may be secret cut short: API keys, session ids, and the hex of keys. Enough is left to compare two
@@ -8,7 +11,7 @@ import { decode } from './decode.js'
  */
 export function scrub (text: string): string {
   return text
-    .replaceAll(/(sk_(?:free|pro|ent)_[0-9A-Za-z]{4})[0-9A-Za-z]+/g, '$1…')
+    .replaceAll(apiKeys, '$1…')
     .replaceAll(/(sess_[0-9a-f]{12})[0-9a-f]+/gi, '$1…')
     .replaceAll(/(0x[0-9a-f]{4})[0-9a-f]+/gi, '$1…')
 }

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { type FastifyBaseLogger } from 'fastify'
 import { type Pool, type QueryConfig } from 'pg'
+import { advisoryLocks } from './advisory-locks.js'
 import { columnTypes } from './column-types.js'
 import { packageRoot } from './package-root.js'
 import { type Queryable } from './plugins/database.js'
@@ -43,9 +44,6 @@ async function listMigrations (): Promise<Migration[]> {
   return names.map(name => ({ version: Number(name.slice(0, 4)), name }))
 }
 
-/** Any number will do, as long as every version of this project uses the same. */
-const lockKey = 7_315_402_236
-
 /**
  * Brings the schema `sipher_sessions` up to date.
  *
@@ -73,7 +71,7 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
       await requireRelations(database)
       if (await findOvertakenSequence(database) !== undefined) {
         await database.query('begin')
-        await database.query('select pg_advisory_xact_lock($1)', [lockKey])
+        await database.query('select pg_advisory_xact_lock($1)', [advisoryLocks.migration])
         await advanceSequence(database)
         await database.query('commit')
       }
@@ -82,10 +80,10 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     await database.query('begin')
     // The pool's own limits, and those of its user, are meant for requests; building an index over a large table takes its time.
     await database.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
-    const { rows } = await database.query<{ isOurs: boolean }>('select pg_try_advisory_xact_lock($1) as "isOurs"', [lockKey])
+    const { rows } = await database.query<{ isOurs: boolean }>('select pg_try_advisory_xact_lock($1) as "isOurs"', [advisoryLocks.migration])
     if (!rows[0]!.isOurs) {
       log?.info('the database is being migrated by another instance, which is waited for')
-      await database.query('select pg_advisory_xact_lock($1)', [lockKey])
+      await database.query('select pg_advisory_xact_lock($1)', [advisoryLocks.migration])
     }
     const current = await prepareVersionTable(database)
     if (current === 0) await requireNoTables(database)

@@ -1,8 +1,9 @@
 import { randomInt, timingSafeEqual } from 'node:crypto'
 import { type FastifyReply, type FastifyRequest } from 'fastify'
+import { keyBeginning } from '../api-key.js'
 
 /** API keys in any place of a header's value, well-formed or not: what is nearly one must not be passed on either. */
-const apiKey = /(^|[^0-9A-Za-z])sk_(free|pro|ent)_/
+const apiKey = new RegExp(`(?:^|[^0-9A-Za-z])${keyBeginning}`)
 
 /** Whether an `Authorization` carries an API key of this service, as against the upstream's own credentials. */
 export function isApiKeyAuthorization (authorization = ''): boolean {

@@ -1,3 +1,4 @@
+import { advisoryLocks } from '../advisory-locks.js'
 import { isDatabaseError } from '../database-error.js'
 import { validationError, type ApiError } from '../errors.js'
 
@@ -29,7 +30,7 @@ export function scalarArray (values: readonly (number | boolean)[]): string {
  * has expired. An instance that finds another at it leaves the rows to that one, so that however many there are, Postgres is
  * as busy with them as one keeps it. The lock ends with the transaction, as a pooler needs it to.
  */
-export const onlyOneSweeps = '(select pg_try_advisory_xact_lock(7315402238))'
+export const onlyOneSweeps = `(select pg_try_advisory_xact_lock(${advisoryLocks.sweep}))`
 
 /** What a statement of a sweep has removed. */
 export interface Swept {

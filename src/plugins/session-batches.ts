@@ -1,4 +1,5 @@
 import { createBatch } from '../batch.js'
+import { hexOf } from '../ids.js'
 import { waitingSince, type Queryable } from './database.js'
 import { byteaArray, isUnstorable, scalarArray } from './repositories.js'
 import { type SealedValues } from './session-secrets.js'
@@ -152,5 +153,5 @@ function mergeSealed (earlier: SealedValues, later: SealedValues): SealedValues 
 
 /** The parameter that has the ids of sessions. */
 function idArray (sessionIds: readonly string[]): string {
-  return byteaArray(sessionIds.map(sessionId => `\\x${sessionId.slice('sess_'.length)}`))
+  return byteaArray(sessionIds.map(sessionId => `\\x${hexOf(sessionId)}`))
 }

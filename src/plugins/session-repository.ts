@@ -4,7 +4,7 @@ import fp from 'fastify-plugin'
 import { createBackgroundWork } from '../background.js'
 import { createKeyRing, KeyRingError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
-import { timePrefixedId } from '../ids.js'
+import { sessionIdOf, timePrefixedId } from '../ids.js'
 import { createNoting } from '../noting.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { type Queryable } from './database.js'
@@ -71,7 +71,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      */
     async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number, maxSessions: number): Promise<Session> {
       const id = timePrefixedId(32)
-      const sessionId = `sess_${id.toString('hex')}`
+      const sessionId = sessionIdOf(id)
       const session = { sessionId, ownerId, values: secrets.seal({ id, ownerId }, defaults), ttlSeconds, maxSessions }
       const until = performance.now() + decideWithinMs
       for (let waitMs = 0; performance.now() < until; waitMs++) {

@@ -1,6 +1,7 @@
 import { type TObject } from '@sinclair/typebox'
 import { DecryptionError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
+import { hexOf, sessionIdOf } from '../ids.js'
 import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { unstorable } from './repositories.js'
@@ -36,7 +37,7 @@ export class NamedSession implements SecretsOwner {
   }
 
   get id (): Buffer {
-    return Buffer.from(this.#sessionId.slice('sess_'.length), 'hex')
+    return Buffer.from(hexOf(this.#sessionId), 'hex')
   }
 }
 
@@ -125,7 +126,7 @@ function boundTo ({ id, ownerId }: SecretsOwner, name: string): Buffer {
 }
 
 function unreadable ({ id }: SecretsOwner, name: string, error: DecryptionError): ApiError {
-  const session = `sess_${id.toString('hex', 0, 6)}…`
+  const session = `${sessionIdOf(id.subarray(0, 6))}…`
   return new ApiError('SERVICE_UNAVAILABLE', {
     message: 'The secret values of this session cannot be read, so it is not used without them. The operator finds the cause in the log; meanwhile create a new session.',
     headers: { 'retry-after': '60' },
