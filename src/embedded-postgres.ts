@@ -3,8 +3,8 @@ import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
-import { advisoryLocks } from './advisory-locks.js'
 import { dataFolders, EmbeddedPostgresError, locateBinaries, port, prepareFiles, removeSocketDir, removeUnusedSocketDir, superuser, type Files } from './embedded-postgres-files.js'
+import { advisoryLocks } from './postgres/advisory-locks.js'
 
 export { EmbeddedPostgresError }
 

@@ -1,9 +1,9 @@
 import { ConfigError } from './config.js'
-import { isDatabaseError } from './database-error.js'
 import { decode } from './decode.js'
 import { EmbeddedPostgresError } from './embedded-postgres.js'
 import { UpstreamDocumentError } from './gateway/document.js'
 import { SchemaVersionError } from './migrate.js'
+import { isDatabaseError } from './postgres/database-error.js'
 
 /**
  * What the process prints about an error that ended it: a sentence where the user can mend it, without the trace that

@@ -11,7 +11,7 @@ export default sipherSessions
 export { sipherSessions }
 export { type AppOptions as SipherSessionsOptions } from './app.js'
 export { ApiError, errorCodes, type ErrorCode, type ErrorDetail } from './errors.js'
-export { type SessionDefaultsMapping } from './fill-defaults.js'
+export { type SessionDefaultsMapping } from './defaults/fill-defaults.js'
 export { type Principal } from './plugins/authentication.js'
 export { type ApplySessionDefaults } from './plugins/session-defaults.js'
 export { tierLimits, type TierLimits, type TiersOptions } from './plugins/tiers.js'

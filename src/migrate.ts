@@ -1,10 +1,10 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { type FastifyBaseLogger } from 'fastify'
 import { type Pool, type QueryConfig } from 'pg'
-import { advisoryLocks } from './advisory-locks.js'
-import { columnTypes } from './column-types.js'
 import { packageRoot } from './package-root.js'
 import { type Queryable } from './plugins/database.js'
+import { advisoryLocks } from './postgres/advisory-locks.js'
+import { columnTypes } from './postgres/column-types.js'
 
 // No migration library: those that are kept up want names of their own for the files or run each step in a
 // transaction of its own, and what is needed here is one loop in one transaction.

@@ -3,8 +3,8 @@ import { Type } from '@sinclair/typebox'
 import { createKeyRing, KeyRingError } from './encryption.js'
 import { type ApiError } from './errors.js'
 import { type Queryable } from './plugins/database.js'
-import { createSecretsRepository } from './plugins/secrets-repository.js'
-import { createSessionSecrets } from './plugins/session-secrets.js'
+import { createSecretsRepository } from './repositories/secrets-repository.js'
+import { createSessionSecrets } from './repositories/session-secrets.js'
 
 export interface RotationOptions {
   /**

@@ -1,5 +1,5 @@
+import { fillDefaults, type Placement } from '../defaults/fill-defaults.js'
 import { validationError } from '../errors.js'
-import { fillDefaults, type Placement } from '../fill-defaults.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 
 /** Parameters that servers read at least: Express and PHP, by default, no more. */

@@ -1,6 +1,6 @@
 import { type IncomingHttpHeaders } from 'node:http'
 import { type FastifyRequest } from 'fastify'
-import { mergeVary } from '../vary.js'
+import { mergeVary } from '../defaults/vary.js'
 import { adminKeyTest, isApiKeyAuthorization } from './credentials.js'
 
 export interface HeaderOptions {

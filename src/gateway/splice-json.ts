@@ -1,4 +1,4 @@
-import { fillDefaults, type Placement } from '../fill-defaults.js'
+import { fillDefaults, type Placement } from '../defaults/fill-defaults.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 
 /** An object of the text, as far as the paths reach, by where its first member would go. */

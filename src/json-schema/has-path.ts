@@ -1,4 +1,4 @@
-import { eachItem, type PathStep } from '../fill-defaults.js'
+import { eachItem, type PathStep } from '../defaults/fill-defaults.js'
 import { isObject, isRecord } from '../is-object.js'
 import { heirsOf, mapped, namedIn, resolveReference, type GetSchema, type SchemaNode } from './references.js'
 

@@ -4,10 +4,10 @@ import { createBatch } from '../batch.js'
 import { ApiError, validationError } from '../errors.js'
 import { timePrefixedId } from '../ids.js'
 import { createNoting } from '../noting.js'
+import { byteaArray, milliseconds, opaque, rejectUnstorable, scalarArray } from '../repositories/sql.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
 import { auditKeys } from './audit-repository.js'
 import { waitingSince, type Queryable } from './database.js'
-import { byteaArray, milliseconds, opaque, rejectUnstorable, scalarArray } from './repositories.js'
 import { countRequests, handOut, requestWindowMs, tally, type RequestCount } from './request-count-repository.js'
 
 export interface ApiKeyRecord {

@@ -1,12 +1,12 @@
 import { type FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import pg from 'pg'
-import { columnTypes } from '../column-types.js'
-import { createConnections } from '../connections.js'
-import { isDatabaseError } from '../database-error.js'
 import { setDeadline } from '../deadline.js'
 import { ApiError } from '../errors.js'
 import { checkSchemaVersion, migrate, SchemaVersionError } from '../migrate.js'
+import { columnTypes } from '../postgres/column-types.js'
+import { createConnections } from '../postgres/connections.js'
+import { isDatabaseError } from '../postgres/database-error.js'
 
 /** A pool, a client of a transaction or the database of the app: whatever a repository can send a statement to. */
 export interface Queryable {

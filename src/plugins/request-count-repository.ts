@@ -1,7 +1,7 @@
 import fp from 'fastify-plugin'
 import { createBatch } from '../batch.js'
+import { isFrom, milliseconds, onlyOneSweeps, scalarArray, type Swept } from '../repositories/sql.js'
 import { waitingSince, type Queryable } from './database.js'
-import { isFrom, milliseconds, onlyOneSweeps, scalarArray, type Swept } from './repositories.js'
 
 /** The window that requests are counted in: an hour, in milliseconds. */
 export const requestWindowMs = 3_600_000

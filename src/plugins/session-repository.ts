@@ -6,12 +6,12 @@ import { createKeyRing, KeyRingError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
 import { sessionIdOf, timePrefixedId } from '../ids.js'
 import { createNoting } from '../noting.js'
+import { createSessionBatches, type GetRow, type StoredValues, type UsedSession, type UseRow } from '../repositories/session-batches.js'
+import { createSessionSecrets, NamedSession, type SealedSecrets, type SessionSecrets } from '../repositories/session-secrets.js'
+import { deleteExpiredText, makeRoomText, uncountRemovedText } from '../repositories/session-statements.js'
+import { rejectUnstorable, type Swept } from '../repositories/sql.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
 import { type Queryable } from './database.js'
-import { rejectUnstorable, type Swept } from './repositories.js'
-import { createSessionBatches, type GetRow, type StoredValues, type UsedSession, type UseRow } from './session-batches.js'
-import { createSessionSecrets, NamedSession, type SealedSecrets, type SessionSecrets } from './session-secrets.js'
-import { deleteExpiredText, makeRoomText, uncountRemovedText } from './session-statements.js'
 
 export interface SessionRepositoryOptions {
   /** What sessions hold. */

@@ -1,9 +1,9 @@
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { type FastifyInstance, type FastifyPluginAsync, type FastifyRequest } from 'fastify'
+import { type SessionDefaultsMapping } from '../defaults/fill-defaults.js'
 import { validationError, type ErrorCode } from '../errors.js'
-import { type SessionDefaultsMapping } from '../fill-defaults.js'
-import errorHandler, { unknownRoutes } from '../plugins/error-handler.js'
+import errorHandler from '../plugins/error-handler.js'
 import openapiPlugin, { type OpenApiOptions } from '../plugins/openapi.js'
 import { sessionTiers } from '../plugins/tiers.js'
 import validation from '../plugins/validation.js'
@@ -30,6 +30,7 @@ import { createSession } from './sessions/create.js'
 import { deleteSession } from './sessions/delete.js'
 import { getSession } from './sessions/get.js'
 import { updateSession } from './sessions/update.js'
+import { unknownRoutes } from './unknown.js'
 
 export interface RoutesOptions extends OpenApiOptions {
   mapping?: SessionDefaultsMapping

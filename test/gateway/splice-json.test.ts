@@ -1,5 +1,5 @@
 import t from 'tap'
-import { placementsOf } from '../../src/fill-defaults.js'
+import { placementsOf } from '../../src/defaults/fill-defaults.js'
 import { spliceDefaults } from '../../src/gateway/splice-json.js'
 
 const values = { chain: 'near', privacyLevel: 'shielded', 1: true }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { eachItem } from '../../src/fill-defaults.js'
+import { eachItem } from '../../src/defaults/fill-defaults.js'
 import { hasPath } from '../../src/json-schema/has-path.js'
 
 t.test('a reference that leads nowhere or in a circle has no properties of its own', async t => {

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
-import { deleteExpiredText } from '../../src/plugins/session-statements.js'
+import { deleteExpiredText } from '../../src/repositories/session-statements.js'
 import { createPool, startService } from '../helpers.js'
 
 const addSessions = `

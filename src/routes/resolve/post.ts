@@ -1,6 +1,6 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
+import { fillDefaults, placementsOf, type SessionDefaultsMapping } from '../../defaults/fill-defaults.js'
 import { validationError } from '../../errors.js'
-import { fillDefaults, placementsOf, type SessionDefaultsMapping } from '../../fill-defaults.js'
 import { failures, successOf } from '../../schemas/envelope.js'
 import { appliedHeader } from '../../schemas/response-headers.js'
 import { stringEnum } from '../../schemas/string-enum.js'

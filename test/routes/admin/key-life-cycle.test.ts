@@ -3,7 +3,7 @@ import { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { hashApiKey } from '../../../src/api-key.js'
 import { createApiKeyRepository } from '../../../src/plugins/api-key-repository.js'
-import { byteaArray } from '../../../src/plugins/repositories.js'
+import { byteaArray } from '../../../src/repositories/sql.js'
 import { adminKey, answer, createDatabase, createKey, createPool, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
 
 const admin = { 'x-api-key': adminKey }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { noteAccessText } from '../../../src/plugins/session-statements.js'
+import { noteAccessText } from '../../../src/repositories/session-statements.js'
 import { answer, createKey, createPool, createSession, failure, startService } from '../../helpers.js'
 
 t.test('GET /v1/sessions/{id} answers what the session holds', async t => {

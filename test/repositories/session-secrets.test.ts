@@ -8,7 +8,7 @@ import t, { type Test } from 'tap'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
 import { createKeyRing, generateEncryptionKey } from '../../src/encryption.js'
 import sipherSessions, { presetDefaults, secret, type SipherSessionsOptions } from '../../src/index.js'
-import { createSessionSecrets } from '../../src/plugins/session-secrets.js'
+import { createSessionSecrets } from '../../src/repositories/session-secrets.js'
 import { adminKey, answer, createKey, createPool, createSession, encryptionKeys, failure, startService } from '../helpers.js'
 
 const viewingKey = '0x7f2c9a41d05be38816c4'

@@ -1,6 +1,6 @@
-import { isRecord } from './is-object.js'
+import { isRecord } from '../is-object.js'
+import { type SessionDefaultValues } from '../schemas/session.js'
 import { isFillable } from './request-body.js'
-import { type SessionDefaultValues } from './schemas/session.js'
 
 /** A step from a value into it: a property's name, or each item of an array. */
 export type PathStep = string | typeof eachItem

@@ -4,7 +4,7 @@ import { ApiError } from '../errors.js'
 import { hexOf, sessionIdOf } from '../ids.js'
 import { secretNames } from '../schemas/secret.js'
 import { type SessionDefaultValues } from '../schemas/session.js'
-import { unstorable } from './repositories.js'
+import { unstorable } from './sql.js'
 
 /** The ciphertexts of a session's secret values, by their names. */
 export type SealedSecrets = Record<string, string>

@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { randomBytes } from 'node:crypto'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { createConnections } from '../src/connections.js'
-import { isDatabaseError } from '../src/database-error.js'
-import { createDatabase, createPool } from './helpers.js'
+import { createConnections } from '../../src/postgres/connections.js'
+import { isDatabaseError } from '../../src/postgres/database-error.js'
+import { createDatabase, createPool } from '../helpers.js'
 
 /** A pool as a user of whom Postgres takes one connection alone. */
 async function createLimitedPool (t: Test) {

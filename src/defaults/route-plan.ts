@@ -1,9 +1,9 @@
 import { type FastifyBaseLogger, type FastifyInstance, type RouteOptions } from 'fastify'
+import { isJsonSchema } from '../json-schema/is-json-schema.js'
+import { exampleSessionId } from '../schemas/session.js'
 import { type Placement } from './fill-defaults.js'
-import { isJsonSchema } from './json-schema/is-json-schema.js'
 import { planDefaults, type DefaultsPlan } from './plan-defaults.js'
 import { bodyMethods } from './request-body.js'
-import { exampleSessionId } from './schemas/session.js'
 
 /** What a route takes of a session, by its schemas and its `config.sessionDefaults`. */
 export interface RoutePlan extends DefaultsPlan {

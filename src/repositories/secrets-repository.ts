@@ -1,4 +1,4 @@
-import { type Queryable } from './database.js'
+import { type Queryable } from '../plugins/database.js'
 import { type SealedSecrets, type SecretsOwner } from './session-secrets.js'
 
 /** A session's secrets as they are stored. */

@@ -1,9 +1,9 @@
 import { createBatch } from '../batch.js'
 import { hexOf } from '../ids.js'
-import { waitingSince, type Queryable } from './database.js'
-import { byteaArray, isUnstorable, scalarArray } from './repositories.js'
+import { waitingSince, type Queryable } from '../plugins/database.js'
 import { type SealedValues } from './session-secrets.js'
 import { byIdText, countLiveText, forUseText, insertText, noteAccessText, patchText, removeText } from './session-statements.js'
+import { byteaArray, isUnstorable, scalarArray } from './sql.js'
 
 /** What a statement answers for one of the ids it was given. */
 interface Positioned {

@@ -1,6 +1,6 @@
 import type pg from 'pg'
+import { setDeadline } from '../deadline.js'
 import { isDatabaseError } from './database-error.js'
-import { setDeadline } from './deadline.js'
 
 interface Waiting {
   take: (client: pg.PoolClient) => void

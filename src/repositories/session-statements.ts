@@ -1,7 +1,7 @@
 // The statements of the session repository. Calls of the same time share one, so their parameters are arrays. Each locks its
 // rows in one order, sessions before counts, so that no two wait for each other in a circle.
-import { auditSessions } from './audit-repository.js'
-import { isFrom, milliseconds, onlyOneSweeps, opaque } from './repositories.js'
+import { auditSessions } from '../plugins/audit-repository.js'
+import { isFrom, milliseconds, onlyOneSweeps, opaque } from './sql.js'
 
 const values = 'defaults::text, nullif(secrets, \'{}\')::text as secrets'
 

@@ -1,6 +1,6 @@
-import { advisoryLocks } from '../advisory-locks.js'
-import { isDatabaseError } from '../database-error.js'
 import { validationError, type ApiError } from '../errors.js'
+import { advisoryLocks } from '../postgres/advisory-locks.js'
+import { isDatabaseError } from '../postgres/database-error.js'
 
 /**
  * SQL of a time as milliseconds since the epoch, whole ones, as a number: int8 would arrive as text, and the numeric that
