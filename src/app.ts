@@ -15,6 +15,7 @@ import tiers, { type TiersOptions } from './plugins/tiers.js'
 import { routes } from './routes/index.js'
 import { presetDefaults } from './schemas/session.js'
 
+/** The options of the plugin: a database, and what is to be other than by default. A wrong one ends the start with an error that names it. */
 export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
   AuditOptions, TiersOptions, RateLimitOptions, ExpiredRowsOptions,
   OpenApiOptions, Pick<SessionDefaultsOptions, 'mapping' | 'onInvalid'>, Pick<SessionRepositoryOptions, 'encryptionKeys'> {

@@ -2,6 +2,7 @@
 export interface ErrorDetail {
   /** A dotted path in the body (`defaults.chain`), or the name of a parameter or header. */
   field: string
+  /** What is wrong with it, to be read behind the field: `must be string`. */
   reason: string
 }
 
@@ -132,6 +133,7 @@ export const errorCodes = {
   }
 } as const satisfies Record<string, ErrorCodeEntry>
 
+/** The code of an error of the API: what clients branch on. */
 export type ErrorCode = keyof typeof errorCodes
 
 export interface ApiErrorOptions {
@@ -146,8 +148,11 @@ export interface ApiErrorOptions {
 /** An error with a code of the API. Whoever throws it chooses the code; status and standard message follow from it. */
 export class ApiError extends Error {
   readonly code: ErrorCode
+  /** The HTTP status of the answer, by which Fastify's own error handler goes as well. */
   readonly statusCode: number
+  /** Each problem of a `VALIDATION_ERROR`; undefined for others. */
   readonly details: ErrorDetail[] | undefined
+  /** The headers of the answer besides the usual ones. */
   readonly headers: Record<string, string>
 
   constructor (code: ErrorCode, options: ApiErrorOptions = {}) {

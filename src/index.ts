@@ -10,7 +10,7 @@ const sipherSessions: typeof app = fp((fastify, options) => app(fastify, options
 export default sipherSessions
 export { sipherSessions }
 export { type AppOptions as SipherSessionsOptions } from './app.js'
-export { ApiError, errorCodes, type ErrorCode, type ErrorDetail } from './errors.js'
+export { ApiError, errorCodes, type ApiErrorOptions, type ErrorCode, type ErrorDetail } from './errors.js'
 export { type SessionDefaultsMapping } from './defaults/fill-defaults.js'
 export { type Principal } from './plugins/authentication.js'
 export { type ApplySessionDefaults } from './plugins/session-defaults.js'

@@ -1,6 +1,6 @@
 import { Value } from '@sinclair/typebox/value'
 import { createApiKeyRepository, type ApiKeyChanges, type ApiKeyRecord, type NewApiKey } from '../plugins/api-key-repository.js'
-import { ApiKeyId, apiKeySchemas as schemas } from '../schemas/api-key.js'
+import { ApiKeyId, apiKeySchemas as schemas, graceSeconds } from '../schemas/api-key.js'
 import { tierNames } from '../schemas/tier.js'
 import { table, UsageError, type Arguments, type Command, type Terminal } from './command.js'
 import { withDatabase } from './database.js'
@@ -89,11 +89,10 @@ const rotate: Command = {
   options: { grace: { value: 'DURATION', help: 'How long the old secret works as well, up to 7d. Without it, it ends at once.' }, json },
   async run ({ options, positionals }, terminal) {
     const id = readId(positionals)
-    const { maximum, default: none } = schemas.RotateApiKeyRequest.properties.graceSeconds
-    const graceSeconds = typeof options.grace === 'string' ? parseDuration('grace', options.grace) : none as number
-    if (graceSeconds > maximum!) throw new UsageError('--grace is at most 7d.')
-    const { secret, record, graceEndsAt } = await withKeys(terminal, keys => keys.rotate(id, graceSeconds))
-    const old = graceSeconds > 0 ? `works until ${time(graceEndsAt)}` : 'has ended'
+    const seconds = typeof options.grace === 'string' ? parseDuration('grace', options.grace) : graceSeconds.default
+    if (seconds > graceSeconds.maximum) throw new UsageError('--grace is at most 7d.')
+    const { secret, record, graceEndsAt } = await withKeys(terminal, keys => keys.rotate(id, seconds))
+    const old = seconds > 0 ? `works until ${time(graceEndsAt)}` : 'has ended'
     printSecret(terminal, options, `The key ${record.id} (${record.tier}, ${record.name}) has a new secret. The old one ${old}.`, { ...known(record), key: secret, graceEndsAt })
   }
 }

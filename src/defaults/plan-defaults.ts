@@ -19,7 +19,7 @@ export interface DefaultsPlan {
   lost: readonly string[]
 }
 
-export interface PlanOptions {
+interface PlanOptions {
   /** The document that holds the schemas, where that is not each of them itself. */
   root?: unknown
   /**

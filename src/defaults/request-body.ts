@@ -39,7 +39,7 @@ export function isUnread (request: FastifyRequest): boolean {
 export function beginningOfUnparsedJson ({ body, headers }: FastifyRequest): string | undefined {
   const { 'content-type': type = '', 'content-length': length } = headers
   if (!(typeof body === 'string' || body instanceof Uint8Array) || !isJson(type)) return undefined
-  // A text that has been parsed had its quotes besides.
+  // A JSON string that a parser has read: its two quotes, which are in the length, are gone.
   if (typeof body === 'string' && length !== undefined && Number(length) - Buffer.byteLength(body) >= 2) return undefined
   const text = typeof body === 'string' ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString()
   // Blanks, of which a byte order mark is one.

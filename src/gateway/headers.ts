@@ -40,6 +40,11 @@ export function meantHeader (name: string): string {
   return name.replaceAll(/[^0-9a-z]/g, '-')
 }
 
+/** Whether the gateway says something of the request in a header of that name, in lower case, which the principal's are not to be. */
+export function isTaken (name: string): boolean {
+  return name === 'x-request-id' || name.startsWith('x-forwarded-')
+}
+
 /** Makes the headers that go upstream of those that came. What the gateway says, the client cannot say in its place. */
 export function requestHeaders (options: HeaderOptions & { adminKey?: string | undefined }) {
   const { forwardCredentials = false, principalIdHeader = defaultPrincipalHeaders[0], principalTierHeader = defaultPrincipalHeaders[1] } = options

@@ -59,7 +59,8 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
       const query = querySchema([referred.parameters, own.parameters, operation.parameters], resolve)
       const body = resolve(operation.requestBody)
       const content = method === 'GET' || method === 'HEAD' ? {} : contentOf(body)
-      // Something for both, because the document has described them: what it leaves out is not taken.
+      // A schema for the body and one for the query string, also where the document has none: an operation that it describes takes
+      // nothing that it leaves out.
       const plan = {
         ...planDefaults(placements, jsonOf(content), query.schema, () => undefined, { root: document, untold }),
         jsonParameters: query.jsonParameters,

@@ -57,7 +57,7 @@ export function isLiteral ({ template }: Operation): boolean {
   return !template.split('/').some(isPattern)
 }
 
-/** Characters that mean something in a path, by those of nobody's use that stand for them where they are encoded. */
+/** For a character that has a meaning in a path and is encoded there: one of Unicode's private use area, which has none. */
 const inert = (character: string) => String.fromCharCode(0xe000 + character.charCodeAt(0))
 
 /**

@@ -28,7 +28,8 @@ export interface AuthenticationOptions {
    */
   identify?: (request: FastifyRequest) => Principal | null | Promise<Principal | null>
   /**
-   * The key of the admin operations; without it they answer `ADMIN_DISABLED`.
+   * The key of the admin operations: printable ASCII without blanks around it, better long and random
+   * (`openssl rand -hex 32`). Without it they answer `ADMIN_DISABLED`.
    * @default none
    */
   adminKey?: string
@@ -46,7 +47,10 @@ interface Caller {
 
 type HookOn<Server extends RawServerBase> = (request: FastifyRequest<RouteGenericInterface, Server>, reply: FastifyReply<RouteGenericInterface, Server>) => Promise<void>
 
-/** A hook of a request that may be refused, on a server of any kind. Of what only `declare module` needs the built types have no import: exported for that. */
+/**
+ * A hook of a request that may be refused, on a server of any kind. Exported for the sake of the built types, which have no import for
+ * what only a `declare module` needs.
+ */
 export type RequestHook = HookOn<RawServerDefault> & HookOn<Http2Server> & HookOn<Http2SecureServer>
 
 /** What a header can carry. */

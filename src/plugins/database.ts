@@ -30,12 +30,16 @@ export interface DatabaseOptions {
   /**
    * A pool to use. It stays the giver's: it is not ended here, and its own limits apply; Postgres keeps no plans of statements
    * that are sent by it, for it may lead through a pooler.
+   * @default none: one is made, to `connectionString`
    */
   pool?: pg.Pool
-  /** Where to make a pool to, when none is given. */
+  /**
+   * Where to make a pool to, when none is given: `postgres://user:password@host:5432/database`.
+   * @default none: then `pool` is needed
+   */
   connectionString?: string | undefined
   /**
-   * Connections of the pool that is made.
+   * Connections of the pool that is made, at most: a whole number from 1.
    * @default 10
    */
   maxConnections?: number
@@ -49,7 +53,7 @@ export interface DatabaseOptions {
   pooler?: 'transaction' | undefined
   /**
    * How long a statement may take, in milliseconds: half of it for the wait for a connection, half for Postgres. Past
-   * either the request gets 503.
+   * either the request gets 503. A number from 1 to 3,600,000, an hour.
    * @default 800
    */
   timeoutMs?: number | undefined
@@ -141,9 +145,9 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
 
   // Without listeners an idle connection that breaks, as all do when Postgres restarts, would end the process.
   const onIdleError = (error: Error) => log.warn({ err: error }, 'an idle database connection broke; the pool makes a new one')
-  // As many as listen below and for the connections: Node takes more than ten for a leak, and a pool may be given to many.
+  // One more listens to each event, here and for the connections: Node takes more than ten for a leak, and a pool may be given to many.
   const raiseMaxListeners = (by: number) => { pool.setMaxListeners(pool.getMaxListeners() && pool.getMaxListeners() + by) }
-  raiseMaxListeners(3)
+  raiseMaxListeners(1)
   pool.on('error', onIdleError)
   const connections = createConnections(pool, halfMs)
 
@@ -231,7 +235,7 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     async close (): Promise<void> {
       pool.removeListener('error', onIdleError)
       connections.close()
-      raiseMaxListeners(-3)
+      raiseMaxListeners(-1)
       if (options.pool) return
       // Connections may still break while they are closed.
       pool.on('error', ignore)

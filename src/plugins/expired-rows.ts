@@ -4,7 +4,7 @@ import { removalsAtOnce } from './session-repository.js'
 
 export interface ExpiredRowsOptions {
   /**
-   * The mean time between two sweeps of one instance, in milliseconds; 0 sweeps never.
+   * The mean time between two sweeps of one instance, in milliseconds, of at most a week; 0 sweeps never.
    * @default 60000
    */
   sweepIntervalMs?: number

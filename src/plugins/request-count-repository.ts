@@ -68,7 +68,7 @@ export function handOut<Count extends RequestCount> (names: readonly string[], c
  *
  * @param windowMs the window's length, in milliseconds
  */
-export function createRequestCountRepository (database: Queryable, windowMs: number) {
+function createRequestCountRepository (database: Queryable, windowMs: number) {
   const { maxWaitMs } = database
   const incrementText = `
     with counted as (${countRequests('$1', 'select * from unnest($2::text[], $3::int[]) as given (id, number) order by id')})
@@ -122,11 +122,9 @@ export function createRequestCountRepository (database: Queryable, windowMs: num
   }
 }
 
-export type RequestCountRepository = ReturnType<typeof createRequestCountRepository>
-
 declare module 'fastify' {
   interface FastifyInstance {
-    requestCountRepository: RequestCountRepository
+    requestCountRepository: ReturnType<typeof createRequestCountRepository>
   }
 }
 

@@ -10,6 +10,7 @@ import { mergeVary } from '../defaults/vary.js'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
 import { sessionIdPattern, type SessionDefaults, type SessionDefaultValues } from '../schemas/session.js'
 import { sendError } from '../send-error.js'
+import { type AuthenticationOptions } from './authentication.js'
 import { type UseReading } from './session-repository.js'
 import { checkTier, sessionTiers } from './tiers.js'
 
@@ -29,7 +30,7 @@ export interface SessionDefaultsOptions {
    */
   onInvalid?: 'refuse' | 'ignore'
   /** The host's own authentication, by headers of its own. */
-  identify?: unknown
+  identify?: AuthenticationOptions['identify']
 }
 
 /**

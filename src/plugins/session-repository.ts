@@ -66,7 +66,7 @@ function createSessionRepository (database: Queryable, secrets: SessionSecrets, 
      *
      * @param maxSessions how many the owner may have at the same time
      * @throws VALIDATION_ERROR, when a value cannot be stored
-     * @throws SESSION_LIMIT_REACHED, when the owner had as many at one moment since
+     * @throws SESSION_LIMIT_REACHED, when the owner had as many at some moment during the call
      * @throws SERVICE_UNAVAILABLE, when there is room but it could not be had in time
      */
     async create (ownerId: string, defaults: SessionDefaultValues, ttlSeconds: number, maxSessions: number): Promise<Session> {

@@ -17,8 +17,8 @@ export interface TierLimits {
 
 export interface TiersOptions {
   /**
-   * Limits of tiers that are to be others than the standard ones: `{ pro: { requestsPerHour: 20_000 } }`. A tier without
-   * sessions gets none by this.
+   * Limits of tiers that are to be others than the standard ones: `{ pro: { requestsPerHour: 20_000 } }`. Whole
+   * numbers from 0 to 2,147,483,647. A tier without sessions gets none by this.
    * @default free 100 requests an hour; pro 10,000 and 1,000 sessions; enterprise 100,000 and 100,000 sessions
    */
   tierLimits?: Partial<Record<Tier, Partial<Pick<TierLimits, 'requestsPerHour' | 'maxSessions'>>>>
@@ -86,6 +86,10 @@ function chooseLimits (chosen: NonNullable<TiersOptions['tierLimits']>): Readonl
 
 declare module 'fastify' {
   interface FastifyInstance {
+    /**
+     * Makes an `onRequest` hook that authenticates the request, as `requirePrincipal` does, and refuses principals of other tiers
+     * than those named with `TIER_ACCESS_DENIED`. Throws at once where a tier is none.
+     */
     requireTier: typeof requireTier
     /** What each tier includes in this app. */
     tierLimits: Readonly<Record<Tier, TierLimits>>

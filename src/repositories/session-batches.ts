@@ -97,7 +97,7 @@ export function createSessionBatches (database: Queryable, secretNames: readonly
 
   // Patches of one session at the same time are one, the later over the earlier: each is answered what came of all.
   const patch = createBatch<Patch, StoredValues & Times | undefined>(async (patches, since) => {
-    const keys = patches.map(patchKey)
+    const keys = patches.map(ownedKey)
     const merged = new Map<string, Patch>()
     patches.forEach((given, index) => {
       const earlier = merged.get(keys[index]!)
@@ -122,7 +122,7 @@ export function createSessionBatches (database: Queryable, secretNames: readonly
     const { rows } = await waitingSince(database, since).query<Positioned>(removeText,
       [idArray(sessions.map(({ sessionId }) => sessionId)), sessions.map(({ ownerId }) => ownerId)], 'delete-sessions')
     // Of two that delete the same session one has done it.
-    const keys = sessions.map(patchKey)
+    const keys = sessions.map(ownedKey)
     const deleted = new Set(keys)
     for (const { position } of rows) deleted.delete(keys[position - 1]!)
     return keys.map(key => deleted.delete(key))
@@ -142,7 +142,7 @@ export function createSessionBatches (database: Queryable, secretNames: readonly
   return { forUse, byId, insert, patch, remove, countLive, noteAccess }
 }
 
-function patchKey ({ sessionId, ownerId }: OwnedSession): string {
+function ownedKey ({ sessionId, ownerId }: OwnedSession): string {
   return sessionId + ownerId
 }
 

@@ -1,6 +1,6 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { TierLimits } from '../schemas/api-key.js'
-import { failures, successOf } from '../schemas/envelope.js'
+import { successOf } from '../schemas/envelope.js'
 import { Tier } from '../schemas/tier.js'
 
 export const limits: FastifyPluginAsyncTypebox = async (fastify) => {
@@ -22,8 +22,7 @@ export const limits: FastifyPluginAsyncTypebox = async (fastify) => {
             live: Type.Integer({ minimum: 0, description: 'Sessions that have not expired.', examples: [12] }),
             remaining: Type.Integer({ minimum: 0, description: 'Sessions that can be created now.', examples: [988] })
           }, { additionalProperties: false })
-        }, { additionalProperties: false }), { description: 'The limits.' }),
-        ...failures('UNAUTHORIZED', 'INVALID_API_KEY', 'RATE_LIMIT_EXCEEDED', 'SERVICE_UNAVAILABLE')
+        }, { additionalProperties: false }), { description: 'The limits.' })
       }
     }
   }, async (request) => {

@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import { successOf } from './envelope.js'
-import { timestamp } from './session.js'
+import { timestamp } from './timestamp.js'
 import { stringEnum } from './string-enum.js'
 import { Tier } from './tier.js'
 
@@ -66,7 +66,7 @@ const exampleKey = {
   limits: { requestsPerHour: 10_000, sessions: true, maxSessions: 1_000 }
 }
 
-export const ApiKey = Type.Object(apiKeyFields, { $id: 'ApiKey', additionalProperties: false, examples: [exampleKey] })
+const ApiKey = Type.Object(apiKeyFields, { $id: 'ApiKey', additionalProperties: false, examples: [exampleKey] })
 
 const key = Type.String({ description: 'The key itself. It is shown here only: it is not stored.', examples: ['sk_pro_8fKqT2mZ0vXc7LwR4nYbH1sJ9dGe5uAo3iP6kQxVtBaFjWl0r'] })
 

@@ -26,6 +26,9 @@ export const ErrorResponse = Type.Object({
   }, { additionalProperties: false })
 }, { $id: 'ErrorResponse', additionalProperties: false, description: 'The answer of every operation that fails.' })
 
+/** What an operation that takes a body can answer because of it, besides `VALIDATION_ERROR`. */
+export const bodyFailures = ['INVALID_JSON', 'PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE'] as const satisfies ErrorCode[]
+
 /**
  * The `response` entries of a route for the errors that it can answer: one per status, with one example per code.
  *

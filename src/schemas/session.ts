@@ -2,6 +2,7 @@ import { Type, TypeGuard, type Static, type TObject, type TProperties, type TSch
 import { successOf } from './envelope.js'
 import { secret } from './secret.js'
 import { stringEnum } from './string-enum.js'
+import { timestamp } from './timestamp.js'
 
 const chains = [
   'solana', 'ethereum', 'polygon', 'arbitrum', 'optimism', 'base', 'near', 'aptos', 'sui', 'cosmos', 'osmosis',
@@ -39,12 +40,6 @@ export const SessionId = Type.String({
 })
 
 export const SessionParams = Type.Object({ id: SessionId })
-
-/** Milliseconds since the epoch, by the database's clock. */
-export function timestamp (description: string, example = 1789551600000) {
-  // Up to the last moment of the year 9999: what is later PostgreSQL may not take. Generators make 32 bits of an integer without a format.
-  return Type.Integer({ format: 'int64', minimum: 0, maximum: 253_402_300_799_999, description: `${description} In milliseconds since the epoch.`, examples: [example] })
-}
 
 /** What a session holds, as code that does not know the host's schema sees it. */
 export type SessionDefaultValues = Record<string, unknown>

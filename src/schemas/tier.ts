@@ -9,4 +9,5 @@ export const Tier = stringEnum(tierNames, {
   examples: ['pro']
 })
 
+/** What a caller may do and how often: `free`, `pro` or `enterprise`. */
 export type Tier = Static<typeof Tier>

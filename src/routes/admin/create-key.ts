@@ -1,6 +1,6 @@
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { apiKeySchemas as schemas } from '../../schemas/api-key.js'
-import { failures } from '../../schemas/envelope.js'
+import { bodyFailures, failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
 import { adminFailures, presentApiKey } from './shared.js'
 
@@ -14,7 +14,7 @@ export const createApiKey: FastifyPluginAsyncTypebox = async (fastify) => {
       body: reference(schemas.CreateApiKeyRequest),
       response: {
         201: reference(schemas.CreateApiKey201Response, 'Key created.'),
-        ...failures('VALIDATION_ERROR', 'INVALID_JSON', 'PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE', ...adminFailures)
+        ...failures('VALIDATION_ERROR', ...bodyFailures, ...adminFailures)
       }
     }
   }, async (request, reply) => {

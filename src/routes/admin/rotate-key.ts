@@ -1,7 +1,8 @@
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { ApiKeyParams, apiKeySchemas as schemas, graceSeconds as range } from '../../schemas/api-key.js'
-import { failures } from '../../schemas/envelope.js'
+import { bodyFailures, failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
+import { optionalBody } from '../optional-body.js'
 import { adminFailures, presentApiKey } from './shared.js'
 
 export const rotateApiKey: FastifyPluginAsyncTypebox = async (fastify) => {
@@ -17,12 +18,10 @@ export const rotateApiKey: FastifyPluginAsyncTypebox = async (fastify) => {
       body: reference(schemas.RotateApiKeyRequest),
       response: {
         200: reference(schemas.RotateApiKey200Response, 'Secret replaced.'),
-        ...failures('VALIDATION_ERROR', 'INVALID_JSON', 'KEY_NOT_FOUND', 'KEY_NOT_ACTIVE', 'PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE', ...adminFailures)
+        ...failures('VALIDATION_ERROR', ...bodyFailures, 'KEY_NOT_FOUND', 'KEY_NOT_ACTIVE', ...adminFailures)
       }
     },
-    // All of the body is optional, so the body is as well.
-    config: { bodyIsOptional: true },
-    preValidation: async (request) => { if (request.body === undefined) request.body = {} }
+    ...optionalBody
   }, async (request) => {
     const { secret, record, graceEndsAt } = await fastify.apiKeyRepository.rotate(request.params.id, request.body.graceSeconds ?? range.default)
     return { success: true as const, data: { ...presentApiKey(record, fastify.tierLimits), key: secret, graceEndsAt } }

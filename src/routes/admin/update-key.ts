@@ -1,6 +1,6 @@
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { ApiKeyParams, apiKeySchemas as schemas } from '../../schemas/api-key.js'
-import { failures } from '../../schemas/envelope.js'
+import { bodyFailures, failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
 import { adminFailures, presentApiKey } from './shared.js'
 
@@ -16,7 +16,7 @@ export const updateApiKey: FastifyPluginAsyncTypebox = async (fastify) => {
       body: reference(schemas.UpdateApiKeyRequest),
       response: {
         200: reference(schemas.UpdateApiKey200Response, 'The key\'s record after the change.'),
-        ...failures('VALIDATION_ERROR', 'INVALID_JSON', 'KEY_NOT_FOUND', 'KEY_NOT_ACTIVE', 'PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE', ...adminFailures)
+        ...failures('VALIDATION_ERROR', ...bodyFailures, 'KEY_NOT_FOUND', 'KEY_NOT_ACTIVE', ...adminFailures)
       }
     }
   }, async (request) => {

@@ -1,14 +1,15 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { fillDefaults, placementsOf, type SessionDefaultsMapping } from '../../defaults/fill-defaults.js'
 import { validationError } from '../../errors.js'
-import { failures, successOf } from '../../schemas/envelope.js'
+import { bodyFailures, failures, successOf } from '../../schemas/envelope.js'
 import { appliedHeader } from '../../schemas/response-headers.js'
 import { stringEnum } from '../../schemas/string-enum.js'
+import { optionalBody } from '../optional-body.js'
 import { plainNames, SessionHeader, type ResolveRouteOptions } from './shared.js'
 
 const bodyLimit = 1024 * 1024
 
-export interface PostResolveOptions extends ResolveRouteOptions {
+interface PostResolveOptions extends ResolveRouteOptions {
   mapping: SessionDefaultsMapping | undefined
 }
 
@@ -19,11 +20,7 @@ export const postResolve: FastifyPluginAsyncTypebox<PostResolveOptions> = async 
 
   fastify.post('/resolve', {
     bodyLimit,
-    // No body is an empty one, as it is for a route that takes defaults.
-    config: { bodyIsOptional: true },
-    preValidation: async (request) => {
-      if (request.body === undefined) request.body = {}
-    },
+    ...optionalBody,
     schema: {
       operationId: 'postResolve',
       tags: ['Resolve'],
@@ -46,7 +43,7 @@ export const postResolve: FastifyPluginAsyncTypebox<PostResolveOptions> = async 
             examples: [{ amount: 'request', privacyLevel: 'request', chain: 'session' }]
           }))
         }), { description: 'The body as the receiver would get it.', headers: appliedHeader }),
-        ...failures('VALIDATION_ERROR', 'INVALID_JSON', 'PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE')
+        ...failures('VALIDATION_ERROR', ...bodyFailures)
       }
     }
   }, async (request, reply) => {

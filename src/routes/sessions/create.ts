@@ -1,8 +1,8 @@
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { failures } from '../../schemas/envelope.js'
+import { bodyFailures, failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
 import { ttlSeconds as ttl } from '../../schemas/session.js'
-import { bodyFailures, config, sessionFailures, type SessionRouteOptions } from './shared.js'
+import { config, sessionFailures, type SessionRouteOptions } from './shared.js'
 
 export const createSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = async (fastify, { schemas }) => {
   fastify.post('/sessions', {

@@ -10,8 +10,5 @@ export const sessionFailures = [
   'VALIDATION_ERROR', 'UNAUTHORIZED', 'INVALID_API_KEY', 'TIER_ACCESS_DENIED', 'RATE_LIMIT_EXCEEDED', 'SERVICE_UNAVAILABLE'
 ] as const satisfies ErrorCode[]
 
-/** What an operation that takes a body can answer because of it. */
-export const bodyFailures = ['INVALID_JSON', 'PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE'] as const satisfies ErrorCode[]
-
 /** The session is named by the path: the four operations leave X-Session-Id unread. */
 export const config = { sessionDefaults: false } as const

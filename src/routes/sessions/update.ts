@@ -1,8 +1,8 @@
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { failures } from '../../schemas/envelope.js'
+import { bodyFailures, failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
 import { SessionParams } from '../../schemas/session.js'
-import { bodyFailures, config, sessionFailures, type SessionRouteOptions } from './shared.js'
+import { config, sessionFailures, type SessionRouteOptions } from './shared.js'
 
 export const updateSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = async (fastify, { schemas }) => {
   fastify.patch('/sessions/:id', {
