@@ -70,11 +70,12 @@ async function start (): Promise<void> {
     throw new ConfigError('SESSION_ENCRYPTION_KEYS is needed with DATABASE_URL: sessions hold viewing keys, which are stored encrypted. ' +
       'Make a key with openssl rand -base64 32, keep it as long as the sessions, and give every instance the same.')
   }
-  service = createService({ ...config, connectionString: config.databaseUrl ?? database!.connectionString, docs: '/docs' })
+  const { host, port, databaseUrl, dataDir: _, ...options } = config
+  service = createService({ ...options, connectionString: databaseUrl ?? database!.connectionString, docs: '/docs' })
   await service.ready()
   if (ending) return
   service.log.info({ rateLimitFailOpen: config.rateLimitFailOpen }, `where requests cannot be counted they are ${config.rateLimitFailOpen ? 'let through uncounted' : 'refused with 503'} (RATE_LIMIT_FAIL_OPEN)`)
-  await listen(service, config.host, config.port).catch((error: NodeJS.ErrnoException) => {
+  await listen(service, host, port).catch((error: NodeJS.ErrnoException) => {
     throw error.syscall === 'getaddrinfo' ? new ConfigError(`HOST is no address or name of this machine: ${error.message}`) : error
   })
   if (config.adminKey !== undefined && config.adminKey.length < 32) {

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { maxHeaderSize, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { type Socket } from 'node:net'
-import cors from '@fastify/cors'
 import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import { type AppOptions } from './app.js'
+import cors from './cors.js'
 import { drainConnections } from './drain.js'
 import { ApiError, validationError } from './errors.js'
 import { gateway, type UpstreamOptions } from './gateway/index.js'
@@ -94,18 +94,9 @@ export function createService ({
   })
   drainConnections(service)
 
-  if (corsOrigins) {
-    service.register(cors, {
-      origin: corsOrigins.includes('*') ? '*' : corsOrigins,
-      methods: ['GET', 'HEAD', 'POST', 'PATCH', 'DELETE', ...(upstream ? ['PUT'] : [])],
-      // Which headers an upstream takes is not known here: those that the page asks for.
-      ...(!upstream && { allowedHeaders: ['Content-Type', 'Authorization', 'X-API-Key', 'X-Session-Id', 'X-Request-Id'] }),
-      exposedHeaders: ['X-Session-Applied', 'X-Request-Id', 'RateLimit-Limit', 'RateLimit-Remaining', 'RateLimit-Reset', 'Retry-After'],
-      maxAge: 600
-    })
-  }
+  if (corsOrigins) service.register(cors, { origins: corsOrigins, upstream: upstream !== undefined })
   service.register(sipherSessions, options)
-  service.register(unknownRoutes)
+  service.register(unknownRoutes, { besidePreflights: corsOrigins !== undefined && !upstream })
   if (upstream) service.register(gateway, { upstream, defaults: options.defaults ?? presetDefaults, mapping: options.mapping, adminKey: options.adminKey })
   return service
 }

@@ -17,6 +17,7 @@ t.test('with DATABASE_URL no key is made, and a short admin key is warned of', a
   t.equal((await fetch(`${origin}/v1/ready`)).status, 200)
   t.strictSame((await createPool(t, connectionString).query('select count(*)::int as keys from sipher_sessions.api_keys')).rows, [{ keys: 0 }])
   t.notMatch(output(), 'sk_')
+  t.notMatch(output(), 'has no option', 'nor is anybody warned of what the service itself has set')
   t.equal(await stop(child), 0)
 })
 

@@ -1,7 +1,8 @@
 import { METHODS } from 'node:http'
 import httpProxy, { type FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import { type TObject } from '@sinclair/typebox'
-import { type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
+import { type FastifyContextConfig, type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
+import { notPreflight } from '../cors.js'
 import { placementsOf, type SessionDefaultsMapping } from '../defaults/fill-defaults.js'
 import { planDefaults } from '../defaults/plan-defaults.js'
 import { ApiError } from '../errors.js'
@@ -109,6 +110,9 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     if (!fastify.supportedMethods.includes(method)) fastify.addHttpMethod(method, { hasBody: true })
   }
 
+  // Where CORS is configured, preflights are the service's to answer.
+  const answersPreflights = fastify.hasRoute({ method: 'OPTIONS', url: '/*' })
+  const config: FastifyContextConfig = { sessionDefaults: applyUpstream(planOf, bodyLimit), sessionsUpstream: true }
   const proxy: FastifyHttpProxyOptions = {
     upstream: upstream.url,
     undici: dispatcher,
@@ -116,9 +120,8 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     retryMethods: [],
     disableRequestLogging: true,
     internalRewriteLocationHeader: false,
-    // Where CORS is configured, preflights are the service's to answer.
-    httpMethods: httpMethods.filter(method => !fastify.hasRoute({ method: method as 'OPTIONS', url: '/*' })),
-    config: { sessionDefaults: applyUpstream(planOf, bodyLimit), sessionsUpstream: true },
+    httpMethods: httpMethods.filter(method => !(method === 'OPTIONS' && answersPreflights)),
+    config,
     replyOptions: {
       rewriteRequestHeaders: requestHeaders({ ...upstream, adminKey }),
       rewriteHeaders: (headers, request) => responseHeaders(headers, request!.principal !== null, (request as FastifyRequest).ownVary),
@@ -135,6 +138,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     }
   }
   await fastify.register(httpProxy, proxy)
+  if (answersPreflights) await fastify.register(httpProxy, { ...proxy, ...notPreflight, httpMethods: ['OPTIONS'], config: { ...config, ...notPreflight.config } })
 }
 
 /** A key may be revoked before the body begins, and with it what goes upstream. Where a session is named it is read again as well. */

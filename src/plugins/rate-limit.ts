@@ -30,6 +30,9 @@ interface Limit {
   isExceeded: boolean
 }
 
+// Requests are counted by the statement that authenticates them, many of them in one. @fastify/rate-limit would ask its store for each
+// by itself, and after that; it counts what fails to authenticate, in memory.
+
 type FailureCounter = (request: FastifyRequest, options?: { increment: false }) => Promise<{ isAllowed: true } | ({ isAllowed: false } & Limit)>
 
 function createRequestLimits (fastify: FastifyInstance, { rateLimit = true, rateLimitFailOpen = false }: RateLimitOptions, countFailure: FailureCounter) {
@@ -39,6 +42,12 @@ function createRequestLimits (fastify: FastifyInstance, { rateLimit = true, rate
   function limitOf ({ principal }: FastifyRequest, { requests, remainingMs }: RequestCount): Limit {
     const max = tierLimits[principal!.tier].requestsPerHour
     return { max, remaining: Math.max(0, max - requests), ttlInSeconds: Math.ceil(remainingMs / 1000), isExceeded: requests > max }
+  }
+
+  function warn (error: unknown): void {
+    if (performance.now() - warned < warningInterval) return
+    warned = performance.now()
+    fastify.log.warn({ err: error }, 'requests cannot be counted, and are let through uncounted (RATE_LIMIT_FAIL_OPEN)')
   }
 
   return {
@@ -55,10 +64,7 @@ function createRequestLimits (fastify: FastifyInstance, { rateLimit = true, rate
         return await requestCountRepository.increment(principal!.id)
       } catch (error) {
         if (!rateLimitFailOpen) throw error
-        if (performance.now() - warned >= warningInterval) {
-          warned = performance.now()
-          fastify.log.warn({ err: error }, 'requests cannot be counted, and are let through uncounted (RATE_LIMIT_FAIL_OPEN)')
-        }
+        warn(error)
         return null
       }
     },
@@ -74,9 +80,16 @@ function createRequestLimits (fastify: FastifyInstance, { rateLimit = true, rate
       if (isExceeded) throw exceeded(`This key may make ${max} requests an hour, and they are used up.`, ttlInSeconds)
     },
 
-    /** What is left to the request's principal, without counting; null where nothing is counted. */
+    /** What is left to the request's principal, without counting; null where nothing is counted, or cannot be and need not. */
     async remaining (request: FastifyRequest): Promise<Limit | null> {
-      return rateLimit ? limitOf(request, await requestCountRepository.read(request.principal!.id)) : null
+      if (!rateLimit) return null
+      try {
+        return limitOf(request, await requestCountRepository.read(request.principal!.id))
+      } catch (error) {
+        if (!rateLimitFailOpen) throw error
+        warn(error)
+        return null
+      }
     },
 
     /** Counts a failed authentication against the request's address. Throws `RATE_LIMIT_EXCEEDED`. */

@@ -1,6 +1,6 @@
-import { type TObject } from '@sinclair/typebox'
+import { Type, type TObject } from '@sinclair/typebox'
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { type FastifyInstance, type FastifyPluginAsync, type FastifyRequest } from 'fastify'
+import { type FastifyInstance, type FastifyPluginAsync, type FastifyRequest, type RouteOptions } from 'fastify'
 import { type SessionDefaultsMapping } from '../defaults/fill-defaults.js'
 import { validationError, type ErrorCode } from '../errors.js'
 import errorHandler from '../plugins/error-handler.js'
@@ -84,6 +84,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
 
   await fastify.register(async (proAndUp) => {
     describeRoutes(proAndUp, { security: [{ ApiKeyAuth: [] }, { BearerAuth: [] }], isCounted: true })
+    proAndUp.addHook('onRoute', refuseQuery)
     proAndUp.addHook('onRequest', fastify.requirePrincipal)
     proAndUp.addHook('onRequest', fastify.requireTier(...sessionTiers))
     await proAndUp.register(createSession, { schemas })
@@ -97,6 +98,7 @@ const api: FastifyPluginAsync<Pick<RoutesOptions, 'defaults' | 'mapping'>> = asy
     admin.addHook('onRoute', route => {
       route.config = { ...route.config, sessionDefaults: false }
     })
+    admin.addHook('onRoute', refuseQuery)
     admin.addHook('onRequest', fastify.requireAdminKey)
     admin.addHook('onRequest', refuseSession)
     await admin.register(createApiKey)
@@ -126,6 +128,16 @@ function ignoringBodies<Options extends object> (operation: FastifyPluginAsyncTy
     await scope.register(operation, options as never)
   }
 }
+
+/**
+ * What an operation does not take in its query string is refused, as an unknown field of a body is: `?ttlSeconds=60` would be ignored.
+ * But by those that proxies and balancers ask, with whatever query string they have.
+ */
+function refuseQuery (route: RouteOptions): void {
+  route.schema = { querystring: noQuery, ...route.schema }
+}
+
+const noQuery = Type.Object({}, { additionalProperties: false })
 
 /** The admin key has no sessions, and an operation must not run as if it had not named one. */
 async function refuseSession ({ headers }: FastifyRequest): Promise<void> {

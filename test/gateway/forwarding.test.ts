@@ -326,6 +326,20 @@ t.test('with CORS the service answers preflights, also for the API behind it', a
   t.equal(received.length, 0)
 })
 
+t.test('with CORS an OPTIONS that is no preflight is the API\'s, as any other request', async t => {
+  const received: unknown[] = []
+  const { url } = await startUpstream(t, ({ method, url }, response) => {
+    received.push([method, url])
+    response.writeHead(204, { allow: 'GET' }).end()
+  })
+  const { port, headers } = await startGateway(t, { url }, { corsOrigins: ['https://app.example.com'] })
+  const own = await exchange(port, { method: 'OPTIONS', path: '/x', headers: { ...headers, origin: 'https://app.example.com' } })
+  t.strictSame([own.status, own.headers.allow, own.headers['access-control-allow-origin'], own.headers['ratelimit-limit']], [204, 'GET', 'https://app.example.com', '10000'])
+  t.strictSame(received, [['OPTIONS', '/x']])
+  t.equal((await exchange(port, { method: 'OPTIONS', path: '/x', headers: {} })).status, 401)
+  t.equal(received.length, 1)
+})
+
 t.test('answers vary by who asks and by the session, besides what the upstream and CORS say', async t => {
   const { url } = await startUpstream(t, ({ url: path }, response) => {
     response.setHeader('vary', path === '/all' ? '*' : ['Accept-Encoding', 'x-session-id, origin']).end()

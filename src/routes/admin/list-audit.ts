@@ -1,8 +1,8 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import { auditActions } from '../../plugins/audit-repository.js'
 import { failures, successOf } from '../../schemas/envelope.js'
-import { timestamp } from '../../schemas/timestamp.js'
 import { stringEnum } from '../../schemas/string-enum.js'
+import { timestamp } from '../../schemas/timestamp.js'
 import { adminFailures, pageLimit } from './shared.js'
 
 const Action = stringEnum(auditActions, { description: 'What was done.', examples: ['session.update'] })

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { answer, createKey, createPool, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
+import { adminKey, answer, createKey, createPool, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
 
 const operations = (id: string) => [
   { method: 'POST', url: '/v1/sessions', payload: { defaults: {} } },
@@ -135,4 +135,18 @@ t.test('a patch by a stranger at the same time as the owner\'s is refused, and c
     const removed = await Promise.all([...order].map(({ headers }) => service.inject({ method: 'DELETE', url, headers })))
     t.strictSame(removed.map(({ statusCode }) => statusCode), order.map(key => key === owner ? 200 : 404))
   }
+})
+
+t.test('what the operations do not take in their query strings is refused, and nothing is done', async t => {
+  const { service } = await startService(t)
+  const { key, headers } = await createKey(service)
+  const sessionId = await createSession(service, key)
+  const url = `/v1/sessions/${sessionId}`
+  for (const [method, path, payload] of [['POST', '/v1/sessions', { defaults: {} }], ['GET', url], ['PATCH', url, { defaults: { chain: 'sui' } }], ['DELETE', url]] as const) {
+    const response = await service.inject({ method, url: `${path}?ttlSeconds=60`, headers, ...(payload && { payload }) })
+    t.strictSame(answer(response), failure(400, 'VALIDATION_ERROR', 'The query string is not valid: ttlSeconds is not a known field', [{ field: 'ttlSeconds', reason: 'is not a known field' }]), method)
+  }
+  t.equal((await service.inject({ url, headers })).json().data.defaults.chain, 'near')
+  t.equal((await service.inject({ url: '/v1/admin/tiers?tier=pro', headers: { 'x-api-key': adminKey } })).statusCode, 400)
+  for (const probe of ['/v1/health', '/v1/ready', '/v1/resolve']) t.equal((await service.inject({ url: `${probe}?from=proxy`, headers })).statusCode, 200, 'who asks these has what it was asked in its query string')
 })
