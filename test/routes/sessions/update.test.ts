@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import { answer, createKey, createPool, createSession, failure, startService } from '../../helpers.js'
@@ -82,7 +81,7 @@ t.test('a patch that had to wait leaves the access of one that came later', asyn
   await blocker.query('select from sipher_sessions.sessions where id = decode($1, \'hex\') for update', [held.slice(5)])
   // Both are one statement, which waits for the first before it looks at the second.
   const waiting = Promise.all([patch(service, held), patch(service, free)])
-  await sleep(200)
+  while ((await blocker.query('select from pg_stat_activity where datname = current_database() and wait_event_type = \'Lock\'')).rowCount === 0);
   const later = await patch(other, free)
   await blocker.query('rollback')
   t.ok((await waiting)[1]! >= later)
