@@ -2,7 +2,7 @@ import { isIP } from 'node:net'
 import { Type, type Static } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
 import { createKeyRing, type KeyRingError } from './encryption.js'
-import { isTaken } from './gateway/headers.js'
+import { requestHeaderNames } from './gateway/headers.js'
 import { type UpstreamOptions } from './gateway/index.js'
 import { maxRetentionDays } from './plugins/audit-repository.js'
 import { adminKeyPattern } from './plugins/authentication.js'
@@ -172,7 +172,7 @@ function parseUpstream (variables: Variables): UpstreamOptions | undefined {
 
 function parsePrincipalHeaders ({ UPSTREAM_PRINCIPAL_ID_HEADER: id, UPSTREAM_PRINCIPAL_TIER_HEADER: tier }: Variables): Pick<UpstreamOptions, 'principalIdHeader' | 'principalTierHeader'> {
   const parse = (variable: string, name: string) => {
-    const taken = messageHeaders.includes(name.toLowerCase()) ? 'which HTTP needs itself' : isTaken(name.toLowerCase()) ? 'in which the gateway says something else' : undefined
+    const taken = messageHeaders.includes(name.toLowerCase()) ? 'which HTTP needs itself' : (requestHeaderNames as readonly string[]).includes(name.toLowerCase()) ? 'in which the gateway says something else' : undefined
     if (taken !== undefined) throw new ConfigError(`${variable} is ${name}, ${taken}. Give it another name, such as X-Principal, or off.`)
     return name.toLowerCase() === 'off' ? false : name
   }

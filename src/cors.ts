@@ -23,7 +23,7 @@ const preflight: Strategy = {
       set: (value, handler) => { handlers.set(value, handler) }
     }
   },
-  deriveConstraint: ({ method, headers }: IncomingMessage) => method === 'OPTIONS' && (headers.origin === undefined || headers['access-control-request-method'] === undefined) ? 'no' : undefined
+  deriveConstraint: ({ method, headers }: IncomingMessage) => method === 'OPTIONS' && !(headers.origin && headers['access-control-request-method']) ? 'no' : undefined
 }
 
 /** The settings of a route for OPTIONS that gets what is no preflight, beside the one by which @fastify/cors answers those that are. */

@@ -70,21 +70,13 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     if (found === newest) {
       await requireRelations(database)
       if (await findOvertakenSequence(database) !== undefined) {
-        await database.query('begin')
-        await database.query('select pg_advisory_xact_lock($1)', [advisoryLocks.migration])
+        await beginMigration(database, log)
         await advanceSequence(database)
         await database.query('commit')
       }
       return
     }
-    await database.query('begin')
-    // The pool's own limits, and those of its user, are meant for requests; building an index over a large table takes its time.
-    await database.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
-    const { rows } = await database.query<{ isOurs: boolean }>('select pg_try_advisory_xact_lock($1) as "isOurs"', [advisoryLocks.migration])
-    if (!rows[0]!.isOurs) {
-      log?.info('the database is being migrated by another instance, which is waited for')
-      await database.query('select pg_advisory_xact_lock($1)', [advisoryLocks.migration])
-    }
+    await beginMigration(database, log)
     const current = await prepareVersionTable(database)
     if (current === 0) await requireNoTables(database)
     for (const { version, name } of migrations.filter(migration => migration.version > current)) {
@@ -102,6 +94,17 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
     // A failed transaction is ended by closing its connection: sending a rollback could fail as well.
     client.release(failed)
   }
+}
+
+/** Begins a transaction that no other instance's is beside, and that may take its time. */
+async function beginMigration (database: Queryable, log?: Pick<FastifyBaseLogger, 'info'>): Promise<void> {
+  await database.query('begin')
+  // The pool's own limits, and those of its user, are meant for requests; building an index over a large table takes its time.
+  await database.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
+  const { rows } = await database.query<{ isOurs: boolean }>('select pg_try_advisory_xact_lock($1) as "isOurs"', [advisoryLocks.migration])
+  if (rows[0]!.isOurs) return
+  log?.info('the database is being migrated by another instance, which is waited for')
+  await database.query('select pg_advisory_xact_lock($1)', [advisoryLocks.migration])
 }
 
 /** Names, metadata and defaults may have any characters; in another encoding those that it lacks would fail as they come. */

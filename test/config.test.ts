@@ -108,6 +108,7 @@ t.test('the variables of the gateway are read together', async t => {
   }
   t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_ID_HEADER: 'X-A', UPSTREAM_PRINCIPAL_TIER_HEADER: 'x-a' }), { name: 'ConfigError', message: 'UPSTREAM_PRINCIPAL_ID_HEADER and UPSTREAM_PRINCIPAL_TIER_HEADER are the same header. Give them different names, or off.' })
   for (const name of ['Host', 'Content-Length']) t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_TIER_HEADER: name }), { name: 'ConfigError', message: `UPSTREAM_PRINCIPAL_TIER_HEADER is ${name}, which HTTP needs itself. Give it another name, such as X-Principal, or off.` })
+  t.equal(loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_ID_HEADER: 'X-Forwarded-User' }).upstream!.principalIdHeader, 'X-Forwarded-User')
   for (const name of ['X-Forwarded-For', 'x-request-id']) t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_ID_HEADER: name }), { name: 'ConfigError', message: `UPSTREAM_PRINCIPAL_ID_HEADER is ${name}, in which the gateway says something else. Give it another name, such as X-Principal, or off.` })
   t.match(loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_ID_HEADER: 'off', UPSTREAM_PRINCIPAL_TIER_HEADER: 'OFF' }).upstream, { principalIdHeader: false, principalTierHeader: false })
   t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_REQUIRE_KEY: 'maybe', UPSTREAM_PRINCIPAL_ID_HEADER: 'X Id' }), {

@@ -40,10 +40,8 @@ export function meantHeader (name: string): string {
   return name.replaceAll(/[^0-9a-z]/g, '-')
 }
 
-/** Whether the gateway says something of the request in a header of that name, in lower case, which the principal's are not to be. */
-export function isTaken (name: string): boolean {
-  return name === 'x-request-id' || name.startsWith('x-forwarded-')
-}
+/** The headers in which the gateway says something of the request, in lower case, which the principal's are not to be. */
+export const requestHeaderNames = ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-request-id'] as const
 
 /** Makes the headers that go upstream of those that came. What the gateway says, the client cannot say in its place. */
 export function requestHeaders (options: HeaderOptions & { adminKey?: string | undefined }) {
@@ -64,7 +62,7 @@ export function requestHeaders (options: HeaderOptions & { adminKey?: string | u
     const { principal } = request
     const [idHeader, tierHeader] = principalHeaders
     // First what the gateway says itself: servers leave out what comes after as many lines as they read.
-    const forwarded: IncomingHttpHeaders = {
+    const forwarded: IncomingHttpHeaders & Record<typeof requestHeaderNames[number], string> = {
       // Of the addresses before this one, only those that a proxy of ours has vouched for.
       'x-forwarded-for': [...request.ips ?? [request.ip]].reverse().join(', '),
       'x-forwarded-proto': request.protocol,

@@ -17,7 +17,7 @@ export const limits: FastifyPluginAsyncTypebox = async (fastify) => {
           requests: Type.Optional(Type.Object({
             remaining: Type.Integer({ minimum: 0, description: 'Requests that are left in the window.', examples: [9_988] }),
             resetSeconds: Type.Integer({ minimum: 0, description: 'Seconds until the window ends, and the count begins anew.', examples: [2_710] })
-          }, { additionalProperties: false, description: 'Absent where the service counts no requests.' })),
+          }, { additionalProperties: false, description: 'Absent where the service counts no requests, or cannot at the moment and lets them through.' })),
           sessions: Type.Object({
             live: Type.Integer({ minimum: 0, description: 'Sessions that have not expired.', examples: [12] }),
             remaining: Type.Integer({ minimum: 0, description: 'Sessions that can be created now.', examples: [988] })

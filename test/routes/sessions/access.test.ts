@@ -1,5 +1,7 @@
+import Fastify from 'fastify'
 import t from 'tap'
-import { adminKey, answer, createKey, createPool, createSession, failure, startService, unknownSessionId } from '../../helpers.js'
+import sipherSessions from '../../../src/index.js'
+import { adminKey, answer, createDatabase, createKey, createPool, createSession, encryptionKeys, failure, startService, unknownSessionId } from '../../helpers.js'
 
 const operations = (id: string) => [
   { method: 'POST', url: '/v1/sessions', payload: { defaults: {} } },
@@ -142,11 +144,26 @@ t.test('what the operations do not take in their query strings is refused, and n
   const { key, headers } = await createKey(service)
   const sessionId = await createSession(service, key)
   const url = `/v1/sessions/${sessionId}`
+  const reason = 'is not a known field: this operation takes none in its query string'
   for (const [method, path, payload] of [['POST', '/v1/sessions', { defaults: {} }], ['GET', url], ['PATCH', url, { defaults: { chain: 'sui' } }], ['DELETE', url]] as const) {
     const response = await service.inject({ method, url: `${path}?ttlSeconds=60`, headers, ...(payload && { payload }) })
-    t.strictSame(answer(response), failure(400, 'VALIDATION_ERROR', 'The query string is not valid: ttlSeconds is not a known field', [{ field: 'ttlSeconds', reason: 'is not a known field' }]), method)
+    t.strictSame(answer(response), failure(400, 'VALIDATION_ERROR', `The query string is not valid: ttlSeconds ${reason}`, [{ field: 'ttlSeconds', reason }]), method)
   }
-  t.equal((await service.inject({ url, headers })).json().data.defaults.chain, 'near')
+  t.strictSame((await service.inject({ url: `${url}?=1&a&b=2&a`, headers })).json().error.details, ['(empty)', 'a', 'b'].map(field => ({ field, reason })))
+  t.equal((await service.inject({ url: `${url}?`, headers })).json().data.defaults.chain, 'near')
   t.equal((await service.inject({ url: '/v1/admin/tiers?tier=pro', headers: { 'x-api-key': adminKey } })).statusCode, 400)
   for (const probe of ['/v1/health', '/v1/ready', '/v1/resolve']) t.equal((await service.inject({ url: `${probe}?from=proxy`, headers })).statusCode, 200, 'who asks these has what it was asked in its query string')
+})
+
+t.test('a host\'s own parser of query strings may make of none what it likes', async t => {
+  for (const querystringParser of [(query: string) => new URLSearchParams(query), () => undefined, (query: string) => query]) {
+    const host = Fastify({ routerOptions: { querystringParser: querystringParser as never } })
+    t.teardown(() => host.close())
+    await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+    await host.ready()
+    const { key, headers } = await createKey(host)
+    const sessionId = await createSession(host, key)
+    t.equal((await host.inject({ url: `/v1/sessions/${sessionId}`, headers })).statusCode, 200)
+    t.equal((await host.inject({ url: `/v1/sessions/${sessionId}?a=1`, headers })).statusCode, 400)
+  }
 })
