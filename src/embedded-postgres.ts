@@ -163,8 +163,8 @@ function readServer (data: string): Server | null {
   let file: string
   try {
     file = readFileSync(join(data, 'postmaster.pid'), 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  } catch {
+    // There is none, or what is in its place cannot be read, of which PostgreSQL says more when it is started.
     return null
   }
   const [pid, , , , socketDir] = file.split('\n')
