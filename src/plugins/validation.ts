@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import AjvCompiler from '@fastify/ajv-compiler'
 import { SerializerSelector } from '@fastify/fast-json-stringify-compiler'
-import { type FastifyInstance, type FastifySchemaCompiler, type FastifySerializerCompiler, type FastifySchemaValidationError } from 'fastify'
+import { type FastifyInstance, type FastifyReply, type FastifyRequest, type FastifySchemaCompiler, type FastifySchemaValidationError, type FastifySerializerCompiler, type HookHandlerDoneFunction } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorDetail } from '../errors.js'
 import { isObject } from '../is-object.js'
@@ -64,6 +64,18 @@ export default fp(async (fastify) => {
     done(isEmpty ? null : new ApiError('UNSUPPORTED_MEDIA_TYPE'))
   })
 }, { name: 'validation', fastify: '5.x' })
+
+/**
+ * A `preValidation` hook that refuses a query string. By what was sent, rather than by a schema: what a host's own parser makes of
+ * nothing may be anything.
+ */
+export function requireNoQuery ({ raw }: FastifyRequest, _reply: FastifyReply, done: HookHandlerDoneFunction): void {
+  const at = raw.url!.indexOf('?')
+  const names = at === -1 ? [] : [...new Set(new URLSearchParams(raw.url!.slice(at + 1)).keys())]
+  if (names.length === 0) return done()
+  const reason = 'is not a known field: this operation takes none in its query string'
+  done(validationError(places.querystring!, names.slice(0, maxDetails).map(name => ({ field: shorten(name) || '(empty)', reason }))))
+}
 
 /** A compiler that is made when it is first used. */
 function once<Route, Result> (build: () => (route: Route) => Result): (route: Route) => Result {

@@ -1,12 +1,12 @@
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { type FastifyInstance, type FastifyPluginAsync, type FastifyReply, type FastifyRequest, type HookHandlerDoneFunction, type RouteOptions } from 'fastify'
+import { type FastifyInstance, type FastifyPluginAsync, type FastifyRequest, type RouteOptions } from 'fastify'
 import { type SessionDefaultsMapping } from '../defaults/fill-defaults.js'
 import { validationError, type ErrorCode } from '../errors.js'
 import errorHandler from '../plugins/error-handler.js'
 import openapiPlugin, { type OpenApiOptions } from '../plugins/openapi.js'
 import { sessionTiers } from '../plugins/tiers.js'
-import validation from '../plugins/validation.js'
+import validation, { requireNoQuery } from '../plugins/validation.js'
 import { apiKeySchemas } from '../schemas/api-key.js'
 import { ErrorResponse, failures } from '../schemas/envelope.js'
 import { rateLimitHeaders, requestIdHeader, withHeaders } from '../schemas/response-headers.js'
@@ -132,17 +132,6 @@ function ignoringBodies<Options extends object> (operation: FastifyPluginAsyncTy
 /** Refuses query strings on a route that takes none, as unknown fields of a body are: `?ttlSeconds=60` would be ignored. */
 function refuseQuery (route: RouteOptions): void {
   if (route.schema?.querystring === undefined) route.preValidation = [requireNoQuery, ...[route.preValidation ?? []].flat()]
-}
-
-const maxDetails = 20
-
-/** By what was sent: what a host's own parser makes of nothing may be anything. */
-function requireNoQuery ({ raw }: FastifyRequest, _reply: FastifyReply, done: HookHandlerDoneFunction): void {
-  const at = raw.url!.indexOf('?')
-  const names = at === -1 ? [] : [...new Set(new URLSearchParams(raw.url!.slice(at + 1)).keys())]
-  if (names.length === 0) return done()
-  const details = names.slice(0, maxDetails).map(name => ({ field: name || '(empty)', reason: 'is not a known field: this operation takes none in its query string' }))
-  done(validationError('query string', details))
 }
 
 /** The admin key has no sessions, and an operation must not run as if it had not named one. */

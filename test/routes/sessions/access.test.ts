@@ -150,6 +150,8 @@ t.test('what the operations do not take in their query strings is refused, and n
     t.strictSame(answer(response), failure(400, 'VALIDATION_ERROR', `The query string is not valid: ttlSeconds ${reason}`, [{ field: 'ttlSeconds', reason }]), method)
   }
   t.strictSame((await service.inject({ url: `${url}?=1&a&b=2&a`, headers })).json().error.details, ['(empty)', 'a', 'b'].map(field => ({ field, reason })))
+  const many = (await service.inject({ url: `${url}?${'x'.repeat(200)}&${Array.from({ length: 30 }, (_, n) => n).join('&')}`, headers })).json().error
+  t.strictSame([many.details.length, many.details[0].field], [20, `${'x'.repeat(100)}…`], 'no more is said than of a body')
   t.equal((await service.inject({ url: `${url}?`, headers })).json().data.defaults.chain, 'near')
   t.equal((await service.inject({ url: '/v1/admin/tiers?tier=pro', headers: { 'x-api-key': adminKey } })).statusCode, 400)
   for (const probe of ['/v1/health', '/v1/ready', '/v1/resolve']) t.equal((await service.inject({ url: `${probe}?from=proxy`, headers })).statusCode, 200, 'who asks these has what it was asked in its query string')
