@@ -26,9 +26,11 @@ export function standardOutput (): DestinationStream {
   let lines = ''
   let left = Buffer.alloc(0)
   let isWriting = false
+  let isGathering = false
+  let isWaiting = false
 
   function flush (): void {
-    if (isWriting) return
+    if (isWriting || isWaiting) return
     if (left.length === 0) {
       if (lines === '') return
       left = Buffer.from(lines)
@@ -38,12 +40,24 @@ export function standardOutput (): DestinationStream {
     fs.write(1, left, (error, written) => {
       isWriting = false
       if (error?.code === 'EAGAIN') {
-        setTimeout(flush, retryMs)
+        isWaiting = true
+        setTimeout(retry, retryMs)
         return
       }
       left = left.subarray(error ? left.length : written)
-      flush()
+      // What came meanwhile is gathered for its 10 ms as well: its timer writes it, unless it has been here already.
+      if (left.length > 0 || !isGathering) flush()
     })
+  }
+
+  function retry (): void {
+    isWaiting = false
+    flush()
+  }
+
+  function gathered (): void {
+    isGathering = false
+    flush()
   }
 
   process.on('exit', () => {
@@ -62,8 +76,11 @@ export function standardOutput (): DestinationStream {
   })
   output = {
     write (line) {
-      // Nothing is kept alive for it.
-      if (lines === '') setTimeout(flush, gatherMs).unref()
+      if (!isGathering) {
+        isGathering = true
+        // Nothing is kept alive for it.
+        setTimeout(gathered, gatherMs).unref()
+      }
       if (lines.length < maxKept) lines += line
     }
   }

@@ -18,22 +18,28 @@ t.test('lines of 10 ms are one write, and none is lost when the process exits', 
     let writes = 0
     fs.write = (...args) => { writes++; return write(...args) }
     const began = performance.now()
-    for (let i = 0; i < 500; i++) {
+    let lines = 0
+    // Long enough for several writes, so that lines come while each is under way.
+    while (lines < 500 || performance.now() < began + 200) {
       output.write('line\\n')
+      lines++
       await new Promise(setImmediate)
     }
     // Timers count whole milliseconds.
     const most = Math.floor((performance.now() - began) / 9) + 1
     await sleep(100)
     output.write(writes > 0 && writes <= most ? 'few writes\\n' : writes + ' writes, where ' + most + ' do\\n')
+    output.write(lines + ' lines\\n')
     await sleep(100)
     output.write('under way\\n')
     await sleep(10)
     standardOutput().write('last\\n')
     process.exit()`)
   t.equal(stderr, '')
+  const printed = stdout.split('\n')
+  const lines = printed.filter(line => line === 'line').length
   // What is under way when the process exits may come after what is written then.
-  t.strictSame(stdout.split('\n').sort(), ['', 'few writes', 'last', ...Array<string>(500).fill('line'), 'under way'])
+  t.strictSame(printed.filter(line => line !== 'line').sort(), ['', `${lines} lines`, 'few writes', 'last', 'under way'])
 })
 
 t.test('what its reader does not take yet is written later, at the exit as well', async t => {
@@ -41,7 +47,12 @@ t.test('what its reader does not take yet is written later, at the exit as well'
     const { write, writeSync } = fs
     const busy = Object.assign(new Error('busy'), { code: 'EAGAIN' })
     let refusals = 1
-    fs.write = (fd, bytes, callback) => refusals-- > 0 ? setImmediate(callback, busy, 0) : write(fd, bytes, 0, Math.min(bytes.length, 3), null, callback)
+    let refused = 0
+    fs.write = (fd, bytes, callback) => {
+      if (refusals-- <= 0) return write(fd, bytes, 0, Math.min(bytes.length, 3), null, callback)
+      refused++
+      setImmediate(callback, busy, 0)
+    }
     output.write('first\\n')
     await sleep(300)
     output.write('second\\n')
@@ -50,6 +61,14 @@ t.test('what its reader does not take yet is written later, at the exit as well'
     output.write('third\\n')
     await sleep(50)
     output.write('fourth\\n')
+    // Each line that comes has a time of its own to be written at, and tries nothing before that of the refused.
+    const began = performance.now()
+    for (let i = 0; i < 10; i++) {
+      await sleep(20)
+      output.write('more\\n')
+    }
+    const most = 2 + Math.ceil((performance.now() - began + 50) / 100)
+    output.write(refused <= most ? 'few attempts\\n' : refused + ' attempts, where ' + most + ' do\\n')
     let refusedSync = false
     fs.writeSync = (...args) => {
       if (refusedSync) return writeSync(...args)
@@ -57,7 +76,7 @@ t.test('what its reader does not take yet is written later, at the exit as well'
       throw busy
     }
     process.exit()`)
-  t.strictSame([stdout, stderr], ['first\nsecond\nthird\nfourth\n', ''])
+  t.strictSame([stdout, stderr], ['first\nsecond\nthird\nfourth\n' + 'more\n'.repeat(10) + 'few attempts\n', ''])
 })
 
 t.test('what cannot be written is lost, and what comes later is not', async t => {
