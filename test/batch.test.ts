@@ -195,6 +195,28 @@ t.test('a batch is told since when the first of its items waits', async t => {
   t.ok(seen[1]! >= 29, `${seen[1]} ms`)
 })
 
+t.test('unless it is told otherwise a batch has 500 items at most, is sent at once with 32, and is waited for 5 ms; three are under way and 5,000 items wait', async t => {
+  const { runs, run, load } = startGated()
+  // Told by timers, which come in their order even where the process has stood still.
+  const sent = [2, 25].map(async ms => new Promise<number>(resolve => { setTimeout(() => resolve(runs.length), ms) }))
+  const results = Array.from({ length: 31 }, (_, n) => load(`${n}`))
+  const sentWith31 = runs.length
+  results.push(load('31'))
+  const sentWith32 = runs.length
+  for (let n = 0; n < 501; n++) results.push(load(`${32 + n}`))
+  const [after2ms, after25ms] = await Promise.all(sent)
+  t.strictSame([sentWith31, sentWith32, after2ms, after25ms! >= 2], [0, 1, 1, true])
+  await run(3)
+  t.strictSame(runs.map(({ items }) => items.length), [32, 500, 1])
+  for (let n = 0; n < 5_000; n++) results.push(load(`${533 + n}`))
+  await t.rejects(load('too many'), { code: 'SERVICE_UNAVAILABLE' })
+  await pass(20)
+  t.equal(runs.length, 3)
+  for (let number = 1; number <= 13; number++) (await run(number)).finish()
+  t.equal((await Promise.all(results)).length, 5_533)
+  t.strictSame(runs.slice(3).map(({ items }) => items.length), Array(10).fill(500))
+})
+
 t.test('unless it is told otherwise an item waits 400 ms at most', async t => {
   const finish: (() => void)[] = []
   const load = createBatch<string, string>(items => new Promise(resolve => finish.push(() => resolve(items))), { maxInFlight: 1 })

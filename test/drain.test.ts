@@ -100,6 +100,24 @@ t.test('who connects while the process has no rest is answered, or cannot connec
   t.strictSame([...new Set(outcomes)], ['HTTP/1.1 200 OK'])
 })
 
+t.test('who goes on connecting holds up the end for a second at most', async t => {
+  const service = await startBusyService(t)
+  const { port } = service.server.address() as AddressInfo
+  let isDrained = false
+  const began = performance.now()
+  const drained = service.drain().then(() => { isDrained = true })
+  let stoppedAfter = 0
+  for (let connected = 0; !isDrained; await new Promise(resolve => setImmediate(resolve))) {
+    if (!stoppedAfter && !service.server.listening) stoppedAfter = performance.now() - began
+    if (performance.now() - connected < 0.3) continue
+    connected = performance.now()
+    const socket = connect(port, '127.0.0.1').on('error', () => {})
+    t.teardown(() => { socket.destroy() })
+  }
+  await drained
+  t.ok(stoppedAfter > 0 && stoppedAfter < 2000, `stopped listening after ${stoppedAfter} ms`)
+})
+
 t.test('a request that waited for the end is not served when its client has left', async t => {
   // On a busy machine it may be let through before its client has left. Then that has to be tried again.
   for (let tries = 0; tries < 10; tries++) {

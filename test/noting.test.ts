@@ -15,3 +15,46 @@ t.test('what comes while 5,000 wait is left to its next use', async t => {
   await noting.settled()
   t.strictSame(written, [1, ...Array(9).fill(500), 499])
 })
+
+t.test('what came last of each is noted, in one statement at a time, and nothing again of what comes while it is written', async t => {
+  const written: (readonly string[])[] = []
+  let underWay = 0
+  let finish = () => {}
+  const noting = createNoting<string>(async used => {
+    written.push(used)
+    t.equal(++underWay, 1)
+    await new Promise<void>(resolve => { finish = resolve })
+    underWay--
+  }, () => {})
+  const writes = async (number: number) => { while (written.length < number) await new Promise(resolve => { setImmediate(resolve) }) }
+  noting.note('a', 'first of a')
+  noting.note('b', 'of b')
+  noting.note('a', 'last of a')
+  await writes(1)
+  noting.note('a', 'used all the time')
+  noting.note('c', 'of c')
+  finish()
+  await writes(2)
+  finish()
+  await noting.settled()
+  noting.note('a', 'later')
+  await writes(3)
+  finish()
+  await noting.settled()
+  t.strictSame(written, [['last of a', 'of b'], ['of c'], ['later']])
+})
+
+t.test('what could not be noted is told, and keeps nothing from being noted', async t => {
+  const written: (readonly string[])[] = []
+  const failures: unknown[] = []
+  const noting = createNoting<string>(async used => {
+    written.push(used)
+    if (written.length === 1) throw new Error('no database')
+  }, error => failures.push(error))
+  noting.note('a', 'lost')
+  await noting.settled()
+  noting.note('a', 'noted')
+  await noting.settled()
+  t.strictSame(failures, [new Error('no database')])
+  t.strictSame(written, [['lost'], ['noted']])
+})
