@@ -184,11 +184,12 @@ async function countStatements (server, client, make) {
 /**
  * Measures two servers in turn, several rounds; what counts is the ratio of their rates in each round, for what slows the
  * machine down slows both. Both are started anew several times: of two processes that run the same code one may be a tenth
- * faster than the other for as long as they live.
+ * faster than the other for as long as they live. Each is the first every other time, for the one that is started and warm
+ * first is the slower of two that are alike, by some 3 %.
  *
  * @param start two functions, each of which starts one of the servers
  * @param makers what makes the requests of each server, in their order
- * @param options `connections`, `starts`, `rounds` after each, `seconds` of a round, and `warmUp`, in seconds as well
+ * @param options `connections`, `starts`, an even number, `rounds` after each, `seconds` of a round, and `warmUp`, in seconds as well
  * @returns the median of the ratios, the least and the largest, and the medians of what was measured of each server
  */
 export async function compare (start, makers, { connections, starts, rounds, seconds, warmUp }) {
@@ -198,20 +199,20 @@ export async function compare (start, makers, { connections, starts, rounds, sec
     const servers = []
     const clients = []
     try {
-      for (const i of [0, 1]) {
-        const server = await start[i]()
-        servers.push(server)
+      for (const i of inTurn(n)) {
+        servers[i] = await start[i]()
         // Not before they are used: the service closes connections that bring no request.
-        clients.push(await createClient(server.origin, connections))
-        await warm(server, clients[i], makers[i], warmUp, connections)
-        if (n === 0) statements.push(await countStatements(server, clients[i], makers[i]))
+        clients[i] = await createClient(servers[i].origin, connections)
+        await warm(servers[i], clients[i], makers[i], warmUp, connections)
+        if (n === 0) statements[i] = await countStatements(servers[i], clients[i], makers[i])
       }
       for (let round = 0; round < rounds; round++) {
-        for (const i of round % 2 === 0 ? [0, 1] : [1, 0]) samples[i].push(await measure(servers[i], clients[i], makers[i], seconds))
+        for (const i of inTurn(n + round)) samples[i].push(await measure(servers[i], clients[i], makers[i], seconds))
       }
     } finally {
-      for (const client of clients) client.close()
-      for (const server of servers) server.stop()
+      // Not all are there where one did not start.
+      for (const client of clients) client?.close()
+      for (const server of servers) server?.stop()
     }
   }
   const ratios = samples[0].map(({ rate }, i) => rate / samples[1][i].rate)
@@ -220,6 +221,11 @@ export async function compare (start, makers, { connections, starts, rounds, sec
     statements: statements[i]
   }))
   return { ratio: median(ratios), lowest: Math.min(...ratios), highest: Math.max(...ratios), first, second }
+}
+
+/** The numbers of two servers, each first in every other turn. */
+function inTurn (n) {
+  return n % 2 === 0 ? [0, 1] : [1, 0]
 }
 
 export function median (values) {

@@ -27,7 +27,7 @@ export async function run ({ short, json, connections: many }) {
   const stored = short ? 20_000 : 100_000
   const deletable = short ? 250_000 : 1_000_000
   // V8 goes on compiling the service for some eight seconds, and a bare Fastify for two.
-  const timing = short ? { starts: 1, rounds: 3, seconds: 1.5, warmUp: 3 } : { starts: 3, rounds: 7, seconds: 0.7, warmUp: 10 }
+  const timing = short ? { starts: 2, rounds: 2, seconds: 1.5, warmUp: 3 } : { starts: 4, rounds: 6, seconds: 0.7, warmUp: 10 }
   return withPostgres(async connectionString => {
     const requests = createRequests(await seed(connectionString, { s: stored, d: deletable }), stored, deletable)
     const table = createTable(json)

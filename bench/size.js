@@ -9,9 +9,9 @@ const few = 10_000
 
 export async function run ({ short, json, connections }) {
   const many = short ? 200_000 : 5_000_000
-  // Started once, and warm for long: where there are no huge pages each process of PostgreSQL has yet to map every page that it
+  // Warm for long: where there are no huge pages each process of PostgreSQL has yet to map every page that it
   // shares with the others, of which there are hundreds of thousands.
-  const timing = short ? { starts: 1, rounds: 3, seconds: 1.5, warmUp: 3 } : { starts: 1, rounds: 21, seconds: 0.7, warmUp: 45 }
+  const timing = short ? { starts: 2, rounds: 2, seconds: 1.5, warmUp: 3 } : { starts: 2, rounds: 12, seconds: 0.7, warmUp: 45 }
   return withPostgres(async connectionString => {
     const client = new pg.Client({ connectionString })
     await client.connect()
