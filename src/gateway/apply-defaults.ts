@@ -121,7 +121,7 @@ async function readText (request: FastifyRequest, limit: number, mediaTypes: rea
   const { 'content-type': contentType = '', 'content-encoding': encoding = 'identity' } = request.headers
   if (!hasBody(request) || (contentType === '' && isEmpty(request))) return ''
   // Without a type it is in no range, not in that of all either: many servers take it for JSON.
-  if (mediaTypes?.every(range => contentType === '' || !isInRange(contentType, range))) {
+  if (contentType === '' || mediaTypes?.every(range => !isInRange(contentType, range))) {
     const sent = contentType === '' ? 'has no Content-Type' : `is ${essenceOf(contentType).slice(0, 100)}, which its document does not have`
     throw new ApiError('UNSUPPORTED_MEDIA_TYPE', { message: `The session's defaults go into the JSON that this operation takes, and the body ${sent}. Send it with Content-Type: ${typeOfMade(undefined, mediaTypes)}, or send no X-Session-Id.` })
   }

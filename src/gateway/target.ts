@@ -3,7 +3,7 @@ import { validationError } from '../errors.js'
 import { meantHeader } from './headers.js'
 
 /** By which some servers let a client name another method than the one that it sends. */
-const methodOverrides = ['x-http-method-override', 'x-http-method', 'x-method-override'] as const
+const methodOverrides: readonly string[] = ['x-http-method-override', 'x-http-method', 'x-method-override']
 
 /** Likewise in the query string. */
 const methodParameter = '_method'
@@ -34,8 +34,8 @@ export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promis
   // Of another method, another operation: it may take other defaults.
   const target = raw.url!
   if (headers['x-session-id'] !== undefined) {
-    const isOther = (method: unknown) => !['', raw.method].includes(String(method ?? '').toUpperCase())
-    const override = methodOverrides.find(name => isOther(headers[name])) ?? (methodsIn(target).some(isOther) ? methodParameter : undefined)
+    const isOther = (method: unknown) => !['', raw.method].includes(String(method).toUpperCase())
+    const override = Object.keys(headers).find(name => methodOverrides.includes(meantHeader(name)) && isOther(headers[name])) ?? (methodsIn(target).some(isOther) ? methodParameter : undefined)
     if (override !== undefined) refuse(override, 'must be the method of the request, or be left out, where a session is named')
   }
   if (!target.startsWith('/')) refuse('url', 'must be a path, such as /transfers')

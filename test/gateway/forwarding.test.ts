@@ -283,9 +283,9 @@ t.test('bodies stream both ways while they are still being sent, byte by byte, w
     ['application/octet-stream', withSession],
     ['multipart/form-data; boundary=b', withSession],
     ['text/plain', withSession],
-    [undefined, withSession],
-    // Not JSON at all: without a session nobody looks.
-    ['application/json', headers]
+    // Not JSON at all, or of no type: without a session nobody looks.
+    ['application/json', headers],
+    [undefined, headers]
   ]
   for (const [type, extra] of cases) {
     const sending = request({ port, host: '127.0.0.1', method: 'POST', path: '/echo', agent: false, headers: { ...extra, ...(type && { 'content-type': type }) } })
