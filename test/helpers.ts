@@ -51,11 +51,16 @@ export function createPool (t: Test, connectionString: string, options: pg.PoolC
   return pool
 }
 
-/** A way to a database that can be cut, as by a broken network: connections end without a word. */
+/** A way to a database that can be cut, as by a broken network: connections end without a word. Or hang: new ones get no answer. */
 export async function createProxy (t: Test, connectionString: string) {
   const target = new pg.Client({ connectionString })
   const sockets = new Set<Socket>()
+  let hangs = false
   const proxy = createServer(socket => {
+    if (hangs) {
+      sockets.add(socket.on('error', () => {}))
+      return
+    }
     const upstream = target.host.startsWith('/') ? connect(`${target.host}/.s.PGSQL.${target.port}`) : connect(target.port, target.host)
     for (const end of [socket, upstream]) {
       sockets.add(end)
@@ -76,7 +81,7 @@ export async function createProxy (t: Test, connectionString: string) {
   url.hostname = '127.0.0.1'
   url.port = String((proxy.address() as AddressInfo).port)
   url.search = ''
-  return { connectionString: url.href, cut }
+  return { connectionString: url.href, cut, hang: () => { hangs = true } }
 }
 
 /** The service as the process runs it, on a database of its own unless one is given. */

@@ -5,7 +5,7 @@ import { isDatabaseError } from './database-error.js'
 interface Waiting {
   take: (client: pg.PoolClient) => void
   fail: (error: Error) => void
-  /** Why Postgres refused the connection that was to be made for it. */
+  /** Why the connection that was to be made for it could not be. */
   refusal?: Error
 }
 
@@ -41,9 +41,11 @@ export function createConnections (pool: pg.Pool, maxWaitMs: number) {
     }, (error: Error) => {
       count(-1)
       const [first] = waiting
-      // What an asker has left behind when it gave up is asked for whoever waits by now.
-      const loser = asker && waiting.has(asker) ? asker : waiting.size > asked ? first : undefined
-      if (loser && isDatabaseError(error) && pool.totalCount > 0) {
+      // What an asker has left behind when it gave up or was served is asked for whoever waits by now.
+      const isOwn = asker !== undefined && waiting.has(asker)
+      const loser = isOwn ? asker : waiting.size > asked ? first : undefined
+      // Who has just come need not pay for what took too long for another.
+      if (loser && pool.totalCount > 0 && (isDatabaseError(error) || !isOwn)) {
         loser.refusal = error
         return
       }

@@ -1,10 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { createConnections } from '../../src/postgres/connections.js'
 import { isDatabaseError } from '../../src/postgres/database-error.js'
-import { createDatabase, createPool } from '../helpers.js'
+import { createDatabase, createPool, createProxy } from '../helpers.js'
 
 /** A pool as a user of whom Postgres takes one connection alone. */
 async function createLimitedPool (t: Test) {
@@ -88,13 +88,30 @@ t.test('those who gave up leave nothing in the queue of the pool but what others
   busy.release()
 })
 
-t.test('a limit of the pool\'s own counts for who waits by what another has left', async t => {
+t.test('a limit of the pool\'s own ends no wait but that of who asked, and who waits by what another has left learns of it', async t => {
   const pool = createPool(t, await createDatabase(t), { max: 1, connectionTimeoutMillis: 300 })
   const { acquire } = createConnections(pool, 200)
   const busy = await pool.connect()
   await t.rejects(acquire(performance.now()), { message: 'no database connection became free within 200 ms' })
-  await t.rejects(acquire(performance.now()), { message: 'timeout exceeded when trying to connect' })
+  await t.rejects(acquire(performance.now()), { message: /^no database connection became free within 200 ms, and none more could be made: timeout exceeded when trying to connect$/ })
+  const { acquire: acquireLater } = createConnections(pool, 10_000)
+  await t.rejects(acquireLater(performance.now()), { message: /^timeout exceeded when trying to connect$/ })
   busy.release()
+})
+
+t.test('while connections hang that are being made, who waits is served by those that there are', async t => {
+  const proxy = await createProxy(t, await createDatabase(t))
+  const pool = createPool(t, proxy.connectionString, { max: 2, connectionTimeoutMillis: 300 })
+  const { acquire } = createConnections(pool, 10_000)
+  const first = await acquire(performance.now())
+  proxy.hang()
+  const others = [acquire(performance.now()), acquire(performance.now())]
+  first.release()
+  t.equal(await others[0], first)
+  while (pool.totalCount > 1) await sleep(1)
+  first.release()
+  t.equal(await others[1], first)
+  first.release()
 })
 
 t.test('who waits in vain learns why no more could be made', async t => {
