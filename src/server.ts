@@ -19,7 +19,8 @@ const startGraceMs = 5_000
 let database: EmbeddedPostgres | undefined
 let service: FastifyInstance | undefined
 let ending = false
-const starting = start()
+// Not before the signals are listened to: PostgreSQL is started in one go with what is before it, and would be left running.
+const starting = Promise.resolve().then(start)
 
 /**
  * Ends in the order in which it began, backwards, and whatever signals come meanwhile: Ctrl-C under npm arrives

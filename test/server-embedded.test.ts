@@ -85,6 +85,15 @@ t.test('a signal while it starts ends it as well', async t => {
   t.notOk(existsSync(join(dataDir, 'postgres', 'postmaster.pid')))
 })
 
+t.test('so does one while PostgreSQL is being started', async t => {
+  const dataDir = createDataDir(t)
+  const { child, exit } = run(t, { DATA_DIR: dataDir })
+  while (!existsSync(join(dataDir, 'postgres'))) await new Promise(resolve => setTimeout(resolve, 1))
+  child.kill('SIGTERM')
+  t.strictSame(await exit, [0, null])
+  t.notOk(existsSync(join(dataDir, 'postgres', 'postmaster.pid')))
+})
+
 t.test('after kill -9 the next start takes over what was left', async t => {
   const dataDir = createDataDir(t)
   const first = run(t, { DATA_DIR: dataDir })
