@@ -3,8 +3,12 @@ import { type DestinationStream } from 'pino'
 
 /** How long lines are gathered before they are written, in milliseconds. */
 const gatherMs = 10
-/** How long until what could not be written, because its reader has yet to read, is tried again, in milliseconds. */
-const retryMs = 100
+/**
+ * How long until what could not be written, because its reader has yet to read, is tried again, in milliseconds: at first, and at
+ * most, as it is twice as long each time. A pipe takes 64 KiB, so that a long wait for each would not keep up with a log.
+ */
+const retryMs = 5
+const maxRetryMs = 80
 /** How much is kept until it can be written at most, in characters. What comes beyond is lost. */
 const maxKept = 16 * 1024 * 1024
 /** How long a process that exits waits for a reader that reads nothing, and how often it looks, in milliseconds. */
@@ -28,6 +32,7 @@ export function standardOutput (): DestinationStream {
   let isWriting = false
   let isGathering = false
   let isWaiting = false
+  let waitMs = retryMs
 
   function flush (): void {
     if (isWriting || isWaiting) return
@@ -41,9 +46,11 @@ export function standardOutput (): DestinationStream {
       isWriting = false
       if (error?.code === 'EAGAIN') {
         isWaiting = true
-        setTimeout(retry, retryMs)
+        setTimeout(retry, waitMs)
+        waitMs = Math.min(2 * waitMs, maxRetryMs)
         return
       }
+      waitMs = retryMs
       left = left.subarray(error ? left.length : written)
       // What came meanwhile is gathered for its 10 ms as well: its timer writes it, unless it has been here already.
       if (left.length > 0 || !isGathering) flush()

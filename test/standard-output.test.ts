@@ -61,13 +61,13 @@ t.test('what its reader does not take yet is written later, at the exit as well'
     output.write('third\\n')
     await sleep(50)
     output.write('fourth\\n')
-    // Each line that comes has a time of its own to be written at, and tries nothing before that of the refused.
+    // Each line that comes has a time of its own to be written at, and tries nothing before that of the refused: after 5, 10, 20, 40 ms, and every 80 ms.
     const began = performance.now()
     for (let i = 0; i < 10; i++) {
       await sleep(20)
       output.write('more\\n')
     }
-    const most = 2 + Math.ceil((performance.now() - began + 50) / 100)
+    const most = 6 + Math.ceil((performance.now() - began + 50) / 80)
     output.write(refused <= most ? 'few attempts\\n' : refused + ' attempts, where ' + most + ' do\\n')
     let refusedSync = false
     fs.writeSync = (...args) => {
