@@ -127,6 +127,10 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
 }
 
 function parseDatabaseUrl (url: string | undefined): string | undefined {
+  // Others than this driver try one after the other.
+  if (url !== undefined && (/^[^/?#]*\/\/(?:[^/?#]*@)?[^/?#@]*,[^/?#@]*(?:[/?#]|$)/.test(url) || /[?&]host=[^&]*(?:,|%2C)/i.test(url))) {
+    throw new ConfigError('DATABASE_URL names several hosts, of which this takes one. Name one that always leads to the primary: a virtual address, a DNS name or a pooler.')
+  }
   // The driver takes one without a host as well, which is then in the query string.
   if (url !== undefined && !URL.canParse(url) && !URL.canParse(url.replace('@/', '@host/'))) {
     throw new ConfigError('DATABASE_URL is no URL such as postgres://user:password@host:5432/database. In its user name and password, characters such as / # ? @ % are percent-encoded: %2F for /.')

@@ -2,7 +2,7 @@ import { ConfigError } from './config.js'
 import { decode } from './decode.js'
 import { EmbeddedPostgresError } from './embedded-postgres.js'
 import { UpstreamDocumentError } from './gateway/document.js'
-import { SchemaVersionError } from './migrate.js'
+import { grantsTo, SchemaVersionError } from './migrate.js'
 import { isDatabaseError } from './postgres/database-error.js'
 
 /**
@@ -22,7 +22,7 @@ export function explainError (error: unknown, databaseUrl = ''): string {
     return `DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for (${message}). Set DATABASE_POOLER=transaction.`
   }
   if (code === '42501') {
-    return `The user of DATABASE_URL may not do what is needed (${message}). Migrate as one who may make tables (npx sipher-sessions migrate), and let this one use all that is in the schema sipher_sessions.`
+    return `The user of DATABASE_URL may not do what is needed (${message}). Migrate as one who may make tables (npx sipher-sessions migrate), who also lets this one use what is there: ${grantsTo(userOf(databaseUrl))}`
   }
   // What the driver says itself has no code, and nor has what TLS says of a certificate one that begins alike.
   if (/^SASL|client password must be/.test(message)) return `The database of DATABASE_URL cannot be used: it wants a password, and the URL has none, or not its (${message}). Write it as postgres://user:password@host/database.`
@@ -39,4 +39,9 @@ export function explainError (error: unknown, databaseUrl = ''): string {
   // does not exist, or a wrong password, 53 that there is no room for another connection.
   if (syscall === 'connect' || syscall === 'getaddrinfo' || /^(ECONNREFUSED|ECONNRESET|ENOTFOUND|ETIMEDOUT|3D000|28...|53...)$/.test(code)) return `The database of DATABASE_URL cannot be used: ${message || code}`
   return String((error as Error).stack)
+}
+
+/** Whom a database's URL names, which may be nobody. */
+function userOf (databaseUrl: string): string {
+  return (URL.canParse(databaseUrl) && decode(new URL(databaseUrl).username)) || 'USER'
 }

@@ -210,8 +210,14 @@ async function requireRelations (database: Queryable): Promise<void> {
   if (named(true) !== '') throw new SchemaVersionError(`The database lacks ${named(true)}, which its migrations have made. Restore the schema sipher_sessions as a whole.`)
   if (rows.length === 0) return
   const { user } = rows[0]!
-  throw new SchemaVersionError(`The user ${JSON.stringify(user)} may not use ${named(false)}. As the user who migrates: ` +
-    `grant select, insert, update, delete on all tables in schema sipher_sessions to "${user}"; grant usage on all sequences in schema sipher_sessions to "${user}"`)
+  throw new SchemaVersionError(`The user ${JSON.stringify(user)} may not use ${named(false)}. As the user who migrates: ${grantsTo(user)}`)
+}
+
+/** What lets another user than the one who migrates do all that the service does, in SQL. */
+export function grantsTo (user: string): string {
+  const name = `"${user.replaceAll('"', '""')}"`
+  return `grant usage on schema sipher_sessions to ${name}; grant select, insert, update, delete on all tables in schema sipher_sessions to ${name}; ` +
+    `grant usage on all sequences in schema sipher_sessions to ${name}`
 }
 
 function newerSchema (current: number, newest: number): Error {

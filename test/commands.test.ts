@@ -264,6 +264,16 @@ t.test('the built program runs by its name, in its own folder too', async t => {
   t.strictSame([wrong.status, wrong.stdout, wrong.stderr], [2, '', 'There is no command "nope". See: sipher-sessions --help\n'])
   const cutShort = spawnSync('sh', ['-c', 'dist/cli.js --help | true'], { env, encoding: 'utf8' })
   t.strictSame([cutShort.stdout, cutShort.stderr], ['', ''], 'a reader that goes away is no trace')
+  const unwritten = (command: string) => {
+    const { status, stderr } = spawnSync('sh', ['-c', `dist/cli.js ${command}`], { env, encoding: 'utf8' })
+    return [status, stderr]
+  }
+  const full = 'The output could not be written (ENOSPC: no space left on device, write). The command has done what it was to do.'
+  const lost = ' The key that it was to show is lost: find it with keys list, and rotate or revoke it.\n'
+  t.strictSame(unwritten('keys list > /dev/full'), [1, `${full}\n`])
+  t.strictSame(unwritten('keys create --tier pro --name y > /dev/full'), [1, full + lost])
+  t.match(unwritten('keys create --tier pro --name y | (exec <&-; sleep 2)')[1], new RegExp(`EPIPE.*${lost.trim()}`), 'who goes without a key that was made is told')
+  t.strictSame(unwritten('nope 2> /dev/full'), [2, ''])
 })
 
 t.test('the audit log tells the command line from the admin operations', async t => {

@@ -148,6 +148,10 @@ t.test('what is wrong is named, all of it at once', async t => {
   for (const url of ['postgres://user:a/b@host/db', 'postgres://user:a#b@host/db', 'postgres://user:a?b@host/db', 'postgres://host:port/db']) {
     t.equal(message({ DATABASE_URL: url }), 'DATABASE_URL is no URL such as postgres://user:password@host:5432/database. In its user name and password, characters such as / # ? @ % are percent-encoded: %2F for /.', url)
   }
+  for (const url of ['postgres://user:a@h1:1,h2:2/db', 'postgres://h1,h2/db', 'postgres:///db?host=h1,h2', 'postgres://u@/db?port=1&host=h1%2Ch2']) {
+    t.equal(message({ DATABASE_URL: url }), 'DATABASE_URL names several hosts, of which this takes one. Name one that always leads to the primary: a virtual address, a DNS name or a pooler.', url)
+  }
+  t.ok(loadConfig({ DATABASE_URL: 'postgres://user:a,b@host/d,b' }))
   for (const url of ['postgres://user@/db?host=/run/postgresql', 'postgresql:///db', 'postgres://user:a%2Fb@[::1]:1/db']) t.equal(loadConfig({ DATABASE_URL: url }).databaseUrl, url)
   for (const origin of ['app.example.com', 'https://app.example.com/', 'https://app.example.com/path']) {
     t.match(message({ CORS_ORIGINS: origin }), `CORS_ORIGINS holds "${origin}", which is no origin such as https://app.example.com.`)

@@ -22,7 +22,10 @@ t.test('what the user can mend is a sentence', async t => {
     '(SASL: SCRAM-SERVER-FIRST-MESSAGE: client password must be a string). Write it as postgres://user:password@host/database.')
   t.equal(explainError(new Error('Connection terminated unexpectedly')), 'The database of DATABASE_URL cannot be used: what answers there ended the connection (Connection terminated unexpectedly). Is it a PostgreSQL?')
   t.equal(explainError(withCode('42501', 'permission denied for database x')), 'The user of DATABASE_URL may not do what is needed (permission denied for database x). Migrate as one who may make tables ' +
-    '(npx sipher-sessions migrate), and let this one use all that is in the schema sipher_sessions.')
+    '(npx sipher-sessions migrate), who also lets this one use what is there: grant usage on schema sipher_sessions to "USER"; ' +
+    'grant select, insert, update, delete on all tables in schema sipher_sessions to "USER"; grant usage on all sequences in schema sipher_sessions to "USER"')
+  t.match(explainError(withCode('42501', 'permission denied for schema sipher_sessions'), 'postgres://a%22b:secret@host/db'), /: grant usage on schema sipher_sessions to "a""b"; .*[^t]$/)
+  t.match(explainError(withCode('42501', 'permission denied for schema sipher_sessions'), 'postgres://host/db'), ' to "USER"; ')
   t.equal(explainError(withCode('08P01', 'unsupported startup parameter: statement_timeout')), 'DATABASE_URL leads to a pooler such as PgBouncer, which refuses what a connection asks for ' +
     '(unsupported startup parameter: statement_timeout). Set DATABASE_POOLER=transaction.')
   for (const [code, message] of [['57P03', 'the database system is starting up'], ['55000', 'database "d" is not currently accepting connections'], ['08P01', 'no more connections allowed (max_client_conn)']] as const) {

@@ -155,7 +155,7 @@ t.test('a user who may make no tables starts where there are none to make', asyn
   t.ok(await createSession(service, key))
   await owner.query(`revoke all on sipher_sessions.sessions from "${role}"; revoke all on all sequences in schema sipher_sessions from "${role}"`)
   const lacking = `The user "${role}" may not use sipher_sessions.audit_id_seq, sipher_sessions.changes_id_seq, sipher_sessions.sessions. As the user who migrates: ` +
-    `grant select, insert, update, delete on all tables in schema sipher_sessions to "${role}"; grant usage on all sequences in schema sipher_sessions to "${role}"`
+    `grant usage on schema sipher_sessions to "${role}"; grant select, insert, update, delete on all tables in schema sipher_sessions to "${role}"; grant usage on all sequences in schema sipher_sessions to "${role}"`
   await t.rejects(migrate(createPool(t, asUser)), { name: 'SchemaVersionError', message: lacking }, 'and is told what it may not use')
   const ready = await service.inject('/v1/ready')
   t.equal(ready.statusCode, 503)
