@@ -32,9 +32,12 @@ export async function createClient (origin, connections) {
 /** What all connections read into, one after the other: each has dealt with it before the next reads. */
 const buffer = Buffer.allocUnsafeSlow(16_384)
 
+/** For what comes while nothing is asked for. */
+function ignore () {}
+
 /** A connection, and what is told each piece of text that comes in, without the stream that a socket is otherwise read by. */
 async function open (host, port) {
-  const connection = { onText: () => {} }
+  const connection = { onText: ignore }
   connection.socket = connect({
     host,
     port,
@@ -57,7 +60,7 @@ function repeat (connection, make, until, times) {
     let began = 0
     let received = ''
     const end = (error) => {
-      connection.onText = () => {}
+      connection.onText = ignore
       socket.removeListener('close', onClose)
       socket.removeListener('error', end)
       if (error) reject(error)
@@ -67,7 +70,10 @@ function repeat (connection, make, until, times) {
     connection.onText = text => {
       received = received === '' ? text : received + text
       const headersEnd = received.indexOf('\r\n\r\n')
-      if (headersEnd === -1 || received.length < headersEnd + 4 + contentLength(received, headersEnd)) return
+      if (headersEnd === -1) return
+      const length = contentLength(received, headersEnd)
+      if (length === undefined) return end(new Error(`An answer has no Content-Length: ${received}`))
+      if (received.length < headersEnd + 4 + length) return
       const now = performance.now()
       times.push(now - began)
       if (received.charCodeAt(9) !== 50) end(new Error(`A request was answered ${received}`))
@@ -81,12 +87,12 @@ function repeat (connection, make, until, times) {
     }
     socket.on('close', onClose)
     socket.on('error', end)
-    send(performance.now())
+    if (socket.destroyed) onClose()
+    else send(performance.now())
   })
 }
 
 function contentLength (text, headersEnd) {
   const at = text.indexOf('ontent-length: ')
-  if (at === -1 || at > headersEnd) throw new Error(`An answer has no Content-Length: ${text}`)
-  return Number.parseInt(text.slice(at + 15, at + 25), 10)
+  return at === -1 || at > headersEnd ? undefined : Number.parseInt(text.slice(at + 15, at + 25), 10)
 }

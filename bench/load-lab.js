@@ -153,13 +153,14 @@ async function measure (server, client, make, seconds) {
  * Sends a server requests until it is warm: on eight connections at least, for with fewer of them V8 takes longer to see what
  * is worth compiling. More would be too many for one that has just started, and sends each statement by itself.
  */
-async function warm (server, client, make, seconds, connections) {
-  await client.run(() => make(server.kind), 500)
-  const several = await createClient(server.origin, Math.max(connections, 8))
-  try {
-    await several.run(() => make(server.kind), seconds * 1000)
-  } finally {
-    several.close()
+async function warm (server, make, seconds, connections) {
+  for (const [number, milliseconds] of [[connections, 500], [Math.max(connections, 8), seconds * 1000]]) {
+    const client = await createClient(server.origin, number)
+    try {
+      await client.run(() => make(server.kind), milliseconds)
+    } finally {
+      client.close()
+    }
   }
 }
 
@@ -201,9 +202,11 @@ export async function compare (start, makers, { connections, starts, rounds, sec
     try {
       for (const i of inTurn(n)) {
         servers[i] = await start[i]()
-        // Not before they are used: the service closes connections that bring no request.
+        await warm(servers[i], makers[i], warmUp, connections)
+      }
+      // Not before they are used: a server closes connections that bring no request.
+      for (const i of [0, 1]) {
         clients[i] = await createClient(servers[i].origin, connections)
-        await warm(servers[i], clients[i], makers[i], warmUp, connections)
         if (n === 0) statements[i] = await countStatements(servers[i], clients[i], makers[i])
       }
       for (let round = 0; round < rounds; round++) {
