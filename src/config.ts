@@ -66,6 +66,7 @@ export interface Config {
 const forms: Partial<Record<keyof Variables, string>> = {
   DATABASE_URL: 'must be a URL such as postgres://user:password@host:5432/database',
   DATABASE_POOLER: 'must be transaction, or not be set',
+  LOG_LEVEL: 'must be one of these words, in lower case',
   ADMIN_API_KEY: 'must not have other characters, or blanks at its ends',
   PUBLIC_URL: 'must be a URL with nothing but a host, a port and a path, such as https://sessions.example.com',
   UPSTREAM_URL: 'must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000',
@@ -94,8 +95,7 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
       .map(({ instancePath, keyword, message }) => {
         const name = instancePath.slice(1) as keyof Variables
         const { description } = Environment.properties[name]
-        if (name === 'LOG_LEVEL') return `LOG_LEVEL: ${description}`
-        const isForm = keyword === 'pattern' || keyword === 'enum'
+        const isForm = ['pattern', 'enum', 'anyOf'].includes(keyword)
         return `${name} ${isForm ? forms[name] : message.replace('be boolean', 'be true or false')}. ${description}`
       })
     throw new ConfigError(problems.join('\n'))
@@ -163,6 +163,7 @@ function parseUpstream (variables: Variables): UpstreamOptions | undefined {
     return undefined
   }
   if (!isPlain(url)) throw new ConfigError(`UPSTREAM_URL ${forms.UPSTREAM_URL}. ${Environment.properties.UPSTREAM_URL.description}`)
+  if (leadsBack(new URL(url), variables)) throw new ConfigError(`UPSTREAM_URL leads to the service itself, which listens on port ${variables.PORT} of ${variables.HOST} (HOST, PORT). ${Environment.properties.UPSTREAM_URL.description}`)
   return {
     url,
     openapi,
@@ -172,6 +173,16 @@ function parseUpstream (variables: Variables): UpstreamOptions | undefined {
     forwardCredentials: variables.UPSTREAM_FORWARD_CREDENTIALS,
     ...parsePrincipalHeaders(variables)
   }
+}
+
+/** Whether a URL is where the service itself listens: what it sent there would come back, and be sent there again. */
+function leadsBack ({ protocol, hostname, port }: URL, { HOST, PORT }: Variables): boolean {
+  if (PORT === 0 || Number(port || (protocol === 'https:' ? 443 : 80)) !== PORT) return false
+  const [to, own] = [hostname, HOST].map(host => host.replace(/^\[(.*)\]$/, '$1').toLowerCase()) as [string, string]
+  const isAny = (host: string) => host === 'localhost' || host === '0.0.0.0' || host === '::'
+  const isLocal = (host: string) => host === '127.0.0.1' || host === '::1' || isAny(host)
+  // Of the two families somebody else may listen on the other.
+  return to === own || (isLocal(to) && isLocal(own) && (isAny(to) || isAny(own)))
 }
 
 function parsePrincipalHeaders ({ UPSTREAM_PRINCIPAL_ID_HEADER: id, UPSTREAM_PRINCIPAL_TIER_HEADER: tier }: Variables): Pick<UpstreamOptions, 'principalIdHeader' | 'principalTierHeader'> {
@@ -217,8 +228,9 @@ function parseProxies (list: string | undefined): string[] | undefined {
 function parseOrigins (list: string | undefined): string[] | undefined {
   const origins = parseList(list)
   for (const origin of origins ?? []) {
-    if (origin !== '*' && (!URL.canParse(origin) || new URL(origin).origin !== origin)) {
-      throw new ConfigError(`CORS_ORIGINS holds ${JSON.stringify(origin)}, which is no origin such as https://app.example.com. ${Environment.properties.CORS_ORIGINS.description}`)
+    const meant = URL.canParse(origin) ? new URL(origin).origin : 'null'
+    if (origin !== '*' && (meant === 'null' || meant !== origin)) {
+      throw new ConfigError(`CORS_ORIGINS holds ${JSON.stringify(origin)}, which is no origin such as ${meant === 'null' ? 'https://app.example.com' : meant}. ${Environment.properties.CORS_ORIGINS.description}`)
     }
   }
   return origins

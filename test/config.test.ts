@@ -106,6 +106,14 @@ t.test('the variables of the gateway are read together', async t => {
   for (const url of ['http://user:pass@h', 'http://:pass@h', 'http://h/?x=1', 'http://h/#x', 'http://h:port']) {
     t.throws(() => loadConfig({ UPSTREAM_URL: url }), { name: 'ConfigError', message: 'UPSTREAM_URL must be a URL with nothing but a host, a port and a path, such as http://127.0.0.1:3000. The API to put the service in front of. Without it the service serves its own operations only.' }, url)
   }
+  for (const [HOST, url] of [['127.0.0.1', 'http://localhost:5006'], ['::1', 'http://[::1]:5006/api'], ['0.0.0.0', 'http://127.0.0.1:5006'], ['localhost', 'http://127.0.0.1:5006'], ['::', 'https://localhost:5006'], ['Sessions.local', 'http://sessions.local:5006']] as const) {
+    t.throws(() => loadConfig({ HOST, UPSTREAM_URL: url }), { name: 'ConfigError', message: `UPSTREAM_URL leads to the service itself, which listens on port 5006 of ${HOST} (HOST, PORT). ${Environment.properties.UPSTREAM_URL.description}` }, url)
+  }
+  t.throws(() => loadConfig({ PORT: '80', UPSTREAM_URL: 'http://localhost' }), { message: 'UPSTREAM_URL leads to the service itself, which listens on port 80 of 127.0.0.1' })
+  t.throws(() => loadConfig({ PORT: '443', UPSTREAM_URL: 'https://localhost' }), { message: 'UPSTREAM_URL leads to the service itself, which listens on port 443 of 127.0.0.1' })
+  for (const [HOST, PORT, url] of [['127.0.0.1', '80', 'https://localhost'], ['10.0.0.5', '5006', 'http://127.0.0.1:5006'], ['127.0.0.1', '5006', 'http://10.0.0.5:5006'], ['127.0.0.1', '5006', 'http://[::1]:5006'], ['127.0.0.1', '0', 'http://127.0.0.1:0']]) {
+    t.equal(loadConfig({ HOST, PORT, UPSTREAM_URL: url }).upstream!.url, url)
+  }
   t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_ID_HEADER: 'X-A', UPSTREAM_PRINCIPAL_TIER_HEADER: 'x-a' }), { name: 'ConfigError', message: 'UPSTREAM_PRINCIPAL_ID_HEADER and UPSTREAM_PRINCIPAL_TIER_HEADER are the same header. Give them different names, or off.' })
   for (const name of ['Host', 'Content-Length']) t.throws(() => loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_TIER_HEADER: name }), { name: 'ConfigError', message: `UPSTREAM_PRINCIPAL_TIER_HEADER is ${name}, which HTTP needs itself. Give it another name, such as X-Principal, or off.` })
   t.equal(loadConfig({ UPSTREAM_URL, UPSTREAM_PRINCIPAL_ID_HEADER: 'X-Forwarded-User' }).upstream!.principalIdHeader, 'X-Forwarded-User')
@@ -131,7 +139,7 @@ t.test('what is wrong is named, all of it at once', async t => {
   t.equal(message({ PORT: '70000', LOG_LEVEL: 'loud', DATABASE_URL: 'mysql://h' }), [
     'PORT must be <= 65535. The port to listen on; 0 for any free one.',
     'DATABASE_URL must be a URL such as postgres://user:password@host:5432/database. The PostgreSQL to use. Without it an embedded one is started.',
-    'LOG_LEVEL: What is logged: fatal, error, warn, info, debug, trace or silent.'
+    'LOG_LEVEL must be one of these words, in lower case. What is logged: fatal, error, warn, info, debug, trace or silent.'
   ].join('\n'))
   for (const key of [' ', '\t', 'key ', ' key', 'key\n', 'schlüssel']) {
     t.equal(message({ ADMIN_API_KEY: key }), 'ADMIN_API_KEY must not have other characters, or blanks at its ends. The admin key: printable ASCII, without blanks around it. Without it the admin operations answer 503.', JSON.stringify(key))
@@ -153,9 +161,10 @@ t.test('what is wrong is named, all of it at once', async t => {
   }
   t.ok(loadConfig({ DATABASE_URL: 'postgres://user:a,b@host/d,b' }))
   for (const url of ['postgres://user@/db?host=/run/postgresql', 'postgresql:///db', 'postgres://user:a%2Fb@[::1]:1/db']) t.equal(loadConfig({ DATABASE_URL: url }).databaseUrl, url)
-  for (const origin of ['app.example.com', 'https://app.example.com/', 'https://app.example.com/path']) {
+  for (const origin of ['app.example.com', 'null', 'https://app.example.com/', 'https://app.example.com/path']) {
     t.match(message({ CORS_ORIGINS: origin }), `CORS_ORIGINS holds "${origin}", which is no origin such as https://app.example.com.`)
   }
+  t.match(message({ CORS_ORIGINS: 'HTTPS://My.example.com/' }), 'CORS_ORIGINS holds "HTTPS://My.example.com/", which is no origin such as https://my.example.com.')
   const wrong = Buffer.alloc(16, 7).toString('base64')
   for (const [key, problem] of [[wrong, 'has 16 bytes instead of 32'], ['not*base64', 'is not base64'], [keys[0], 'is the same as one before it']]) {
     t.equal(message({ SESSION_ENCRYPTION_KEYS: `${keys[0]},${key}` }), `SESSION_ENCRYPTION_KEYS: key 2 ${problem}. ${Environment.properties.SESSION_ENCRYPTION_KEYS.description}`)
