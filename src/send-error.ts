@@ -9,7 +9,7 @@ function toApiError (error: unknown, request: FastifyRequest): ApiError {
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new ApiError('PAYLOAD_TOO_LARGE', { message: `The body is larger than the ${request.routeOptions.bodyLimit} bytes that this operation takes. Send a smaller one.`, cause: error })
   if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return new ApiError('UNSUPPORTED_MEDIA_TYPE', { cause: error })
   if (code === 'FST_ERR_MAX_PARAM_LENGTH') return validationError('request', [{ field: 'url', reason: 'holds a parameter that is too long' }])
-  if (code === 'FST_ERR_BAD_URL') return validationError('request', [{ field: 'url', reason: 'holds a percent sign that begins no valid escape' }])
+  if (code === 'FST_ERR_BAD_URL') return validationError('request', [{ field: 'url', reason: request.raw.url!.startsWith('/') ? 'holds a percent sign that begins no valid escape' : 'must be a path, such as /v1/sessions' }])
   // A host's `identify` may throw these, as libraries for tokens do.
   if (statusCode === 403) return new ApiError('TIER_ACCESS_DENIED', { message: String(message), cause: error })
   if (statusCode === 429) return new ApiError('RATE_LIMIT_EXCEEDED', { message: String(message), headers: retryAfter(error), cause: error })

@@ -38,8 +38,7 @@ export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promis
     const override = Object.keys(headers).find(name => methodOverrides.includes(meantHeader(name)) && isOther(headers[name])) ?? (methodsIn(target).some(isOther) ? methodParameter : undefined)
     if (override !== undefined) refuse(override, 'must be the method of the request, or be left out, where a session is named')
   }
-  if (!target.startsWith('/')) refuse('url', 'must be a path, such as /transfers')
-  if (target.startsWith('//')) refuse('url', 'must not begin with two slashes')
+  if (!/^\/(?!\/)/.test(target)) refuse('url', 'must begin with one slash')
   if (/[\\#]/.test(target)) refuse('url', 'must not hold a backslash or #; encode them')
   const segments = decodeURIComponent(target.split('?', 1)[0]!).split(/[/\\]/)
   if (segments.some(segment => /^\.\.?(;|$)/.test(segment))) refuse('url', 'must not have the segments . and ..')
