@@ -84,13 +84,38 @@ export function requestHeaders (options: HeaderOptions & { adminKey?: string | u
  * The upstream's headers without what holds for its connection, or would contradict what the gateway says itself. What the
  * upstream answers may depend on who asks, which it is told in headers that caches do not see: `Vary` names those that they do.
  *
- * @param counted whether the gateway has counted the request, and tells what is left of its key's limit
+ * @param base the upstream's URL
+ * @param request whose principal the gateway has counted it against, if any, and tells what is left of that one's limit
  * @param vary what the answer depends on for the service's own reasons
  */
-export function responseHeaders (headers: IncomingHttpHeaders, counted: boolean, vary: unknown): IncomingHttpHeaders {
+export function responseHeaders (headers: IncomingHttpHeaders, base: URL, { protocol, principal }: Pick<Origin, 'protocol' | 'principal'>, vary: unknown): IncomingHttpHeaders {
   // A list where the upstream sent several lines of it, whatever the type says.
   const listed = [headers.connection ?? []].flat().join().toLowerCase().split(',').map(name => name.trim())
   const stripped = new Set([...hopByHop, ...listed, 'x-request-id', 'x-session-applied'])
-  const kept = Object.entries(headers).filter(([name]) => !stripped.has(name) && !(counted && name.startsWith('ratelimit-')))
-  return { ...Object.fromEntries(kept), vary: mergeVary(vary, headers.vary, 'X-API-Key, Authorization') }
+  const kept = Object.entries(headers).filter(([name]) => !stripped.has(name) && !(principal && name.startsWith('ratelimit-')))
+  return {
+    ...Object.fromEntries(kept),
+    ...(typeof headers.location === 'string' && { location: throughGateway(headers.location, base, protocol) }),
+    vary: mergeVary(vary, headers.vary, 'X-API-Key, Authorization')
+  }
+}
+
+/**
+ * A `Location` by which a client stays at the gateway. Many servers make a whole URL of the host that they were asked by, which is
+ * the upstream's: whoever followed it would go around the gateway, without the session's defaults and with the key.
+ *
+ * @param protocol by which the client has asked
+ */
+function throughGateway (location: string, base: URL, protocol: string): string {
+  // What is no ASCII has been read as bytes.
+  const written = location.replaceAll(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16)}`)
+  if (!/^(?:https?:)?[/\\]{2}/i.test(location) || !URL.canParse(written, base.href)) return location
+  const { host, protocol: to, pathname, search, hash } = new URL(written, base)
+  // From http to https, of who was not asked by https, is no way back to the same server.
+  if (host !== base.host || (to === 'https:' && base.protocol === 'http:' && protocol === 'http')) return location
+  const [prefix, path] = [base.pathname.replace(/\/+$/, ''), pathname].map(path => path.replaceAll(/%[0-9a-f]{2}/gi, escape => escape.toUpperCase())) as [string, string]
+  if (path !== prefix && !path.startsWith(`${prefix}/`)) return location
+  const rest = pathname.slice(prefix.length)
+  // Of two slashes at its beginning the first name would be a host.
+  return (rest.startsWith('//') ? `/.${rest}` : rest || '/') + search + hash
 }

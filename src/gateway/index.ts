@@ -124,7 +124,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     config,
     replyOptions: {
       rewriteRequestHeaders: requestHeaders({ ...upstream, adminKey }),
-      rewriteHeaders: (headers, request) => responseHeaders(headers, request!.principal !== null, (request as FastifyRequest).ownVary),
+      rewriteHeaders: (headers, request) => responseHeaders(headers, base, request as FastifyRequest, (request as FastifyRequest).ownVary),
       onError: (reply, { error }) => sendUpstreamError(reply as FastifyReply, error)
     },
     handler (request, reply, path, options) {

@@ -259,6 +259,14 @@ t.test('an upstream with a path sends clients where it says', async t => {
   t.equal((await exchange(port, { path: '/old', headers })).headers.location, '/api/elsewhere')
 })
 
+t.test('a client that is redirected to the upstream\'s own host stays at the gateway', async t => {
+  const { url } = await startUpstream(t, ({ headers, url: path }, response) => {
+    response.writeHead(307, { location: `http://${headers.host}${path!.replace('/?', '?')}` }).end()
+  })
+  const { port, withSession } = await startGateway(t, { url })
+  t.equal((await exchange(port, { method: 'POST', path: '/quotes/?a=1', headers: withSession })).headers.location, '/quotes?a=1')
+})
+
 t.test('HEAD has the headers of GET, and a GET with a body keeps it', async t => {
   const { url, received } = await startUpstream(t, (request, response) => {
     if (request.method === 'HEAD') response.setHeader('content-length', 5).end()
