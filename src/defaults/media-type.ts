@@ -8,6 +8,11 @@ export function isJson (mediaType: string): boolean {
   return /^(?:application|text)\/json$|\+json$/.test(essenceOf(mediaType))
 }
 
+/** Whether a media type is that of forms, whose parameters are written as those of a query string. */
+export function isForm (mediaType: string): boolean {
+  return essenceOf(mediaType) === 'application/x-www-form-urlencoded'
+}
+
 /** Whether a media type is in a range, such as `text/*`, or `application/*+json`, which documents of .NET have. */
 export function isInRange (mediaType: string, range: string): boolean {
   const [essence, wanted] = [essenceOf(mediaType), essenceOf(range)]

@@ -1,5 +1,6 @@
 import { type Http2ServerRequest } from 'node:http2'
 import { type FastifyRequest } from 'fastify'
+import { validationError, type ApiError } from '../errors.js'
 import { isJson } from './media-type.js'
 
 /** Methods whose requests get a body where they came without one. */
@@ -44,6 +45,18 @@ export function beginningOfUnparsedJson ({ body, headers }: FastifyRequest): str
   const text = typeof body === 'string' ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString()
   // Blanks, of which a byte order mark is one.
   return text === '' ? '' : text.trimStart().charAt(0) || undefined
+}
+
+/** For a body into which nothing can be filled, and which some servers and handlers take for none, as `null` is. */
+export function notAnObject (): ApiError {
+  return validationError('body', [{ field: 'body', reason: 'must be an object or a list, into which the session\'s defaults go; send one, or nothing, or send no X-Session-Id' }])
+}
+
+/** Whether a body is JSON that is neither an object nor an array. */
+export function isJsonScalar (request: FastifyRequest): boolean {
+  const { body, headers } = request
+  if (!isJson(String(headers['content-type']))) return false
+  return body === null || typeof body === 'number' || typeof body === 'boolean' || (typeof body === 'string' && !['[', '{'].includes(beginningOfUnparsedJson(request)!))
 }
 
 export function isMultipart ({ headers }: FastifyRequest): boolean {

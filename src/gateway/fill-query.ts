@@ -8,20 +8,33 @@ const maxParameters = 1000
 /** Stands for what was sent. */
 const sentAlready = Symbol('sent already')
 
+interface FillQueryOptions {
+  /** Those that go as JSON whatever they are. */
+  jsonParameters?: ReadonlySet<string>
+  /** Those whose properties go by names of their own, such as `options[fast]`. */
+  bracketed?: ReadonlySet<string>
+  /**
+   * What the parameters are of.
+   * @default 'url'
+   */
+  of?: 'url' | 'body'
+}
+
 /**
- * Appends the defaults that a query string leaves out, and leaves what it has as it is. A list is repeated; an object
- * goes as JSON. What some servers read as a parameter that would be filled in, and others do not, is refused.
+ * Appends the defaults that a query string, or a form, which is written alike, leaves out, and leaves what it has as it is. A list
+ * is repeated; an object goes as JSON. What some servers read as a parameter that would be filled in, and others do not, is refused.
  *
- * @param query what follows the question mark, as it was sent
- * @param jsonParameters those that go as JSON whatever they are
- * @param bracketed those whose properties go by names of their own, such as `options[fast]`
+ * @param query what follows the question mark, or is the form, as it was sent
  * @throws VALIDATION_ERROR
  */
-export function fillQuery (query: string, values: SessionDefaultValues, placements: readonly Placement[], jsonParameters: ReadonlySet<string> = new Set(), bracketed: ReadonlySet<string> = new Set()): { query: string, filled: Placement[] } {
+export function fillQuery (query: string, values: SessionDefaultValues, placements: readonly Placement[], { jsonParameters = new Set(), bracketed = new Set(), of = 'url' }: FillQueryOptions = {}): { query: string, filled: Placement[] } {
+  const where = of === 'url' ? 'request' : 'body'
   const target = Object.create(null) as Record<string, unknown>
-  // With its question mark: of what is given without one a second one would be taken for it.
   const sent = new Set(new URLSearchParams(`?${query}`).keys())
   const unclear = new Map<string, string>()
+  const addUnclear = (name: string) => {
+    for (const meant of [baseOf(name), phpNameOf(name)]) unclear.set(meant, name)
+  }
   for (const name of sent) {
     // Of `options[fast][]`, which is a way to send it, the property is `fast`.
     const [, base, property] = /^([^[]*)\[([^\]]*)\]/.exec(name) ?? []
@@ -30,17 +43,16 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
       target[base] = Object.assign(properties, { [property!]: sentAlready })
     } else {
       target[name] = sentAlready
-      unclear.set(baseOf(name), name)
+      addUnclear(name)
     }
   }
-  // Some servers separate parameters by semicolons as well.
-  for (const name of query.includes(';') ? new URLSearchParams(`?${query.replaceAll(';', '&')}`).keys() : []) {
-    if (!sent.has(name)) unclear.set(baseOf(name), name)
+  for (const [name] of parametersOf(query)) {
+    if (!sent.has(name)) addUnclear(name)
   }
   const filled = fillDefaults(target, values, placements)
   for (const { path: [base] } of filled) {
-    const name = unclear.get(String(base))
-    if (name !== undefined) throw validationError('request', [{ field: name.slice(0, 100), reason: `is ${String(base)} to some servers and not to others; send it as ${String(base)}, or send no X-Session-Id` }])
+    const name = unclear.get(String(base)) ?? unclear.get(phpNameOf(String(base)))
+    if (name !== undefined) throw validationError(where, [{ field: name.slice(0, 100), reason: `is ${String(base)} to some servers and not to others; send it as ${String(base)}, or send no X-Session-Id` }])
   }
   const added = Object.entries(target).flatMap(([name, value]) => namesOf(name, value, bracketed)).filter(([, value]) => value !== sentAlready).flatMap(([name, value]) => {
     const isJson = jsonParameters.has(name)
@@ -48,14 +60,27 @@ export function fillQuery (query: string, values: SessionDefaultValues, placemen
   })
   const parameters = [...(query === '' ? [] : query.split('&')), ...added]
   if (filled.length > 0 && parameters.length > maxParameters) {
-    throw validationError('request', [{ field: 'url', reason: `has ${parameters.length} query parameters, with those that the session adds, and of more than ${maxParameters} servers leave out some; send fewer, or send no X-Session-Id` }])
+    throw validationError(where, [{ field: of, reason: `has ${parameters.length}${of === 'url' ? ' query' : ''} parameters, with those that the session adds, and of more than ${maxParameters} servers leave out some; send fewer, or send no X-Session-Id` }])
   }
   return { query: parameters.join('&'), filled }
 }
 
-/** `chain[]=near` and `chain[0]=near` are ways to send `chain`, and to some servers `[chain]`, ` chain` and `chain\0` are. */
-function baseOf (name: string): string {
-  return name.replace(/^[\s[\]]+/, '').replace(/[[\]\0].*$/s, '')
+/** The parameters of a query string or a form: some servers separate them by semicolons as well. */
+export function parametersOf (query: string): [name: string, value: string][] {
+  // With its question mark: of what is given without one a second one would be taken for it.
+  return [query, ...(query.includes(';') ? [query.replaceAll(';', '&')] : [])].flatMap(text => [...new URLSearchParams(`?${text}`)])
+}
+
+/** PHP writes blanks and dots of a name, and a bracket that is not closed, as `_`. */
+function phpNameOf (name: string): string {
+  const [, before, rest] = /^ *([^[]*)(.*)$/s.exec(name)!
+  const base = rest!.includes(']') || rest === '' ? before! : `${before}_${rest!.slice(1)}`
+  return base.replaceAll(/[. ]/g, '_')
+}
+
+/** `chain[]=near` and `chain[0]=near` are ways to send `chain`, and to some servers `[chain]`, ` chain`, `?chain` and `chain\0` are. */
+export function baseOf (name: string): string {
+  return name.replace(/^[\s[\]?]+/, '').replace(/[[\]\0].*$/s, '')
 }
 
 /** By which names a value goes: of an object whose properties go by their own, by those. */

@@ -72,7 +72,8 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
   const secret = secretNames(defaults)
   const undescribed: OperationPlan = {
     ...planDefaults(placements.filter(({ name }) => !secret.includes(name)), undefined, undefined, () => undefined),
-    mediaTypes: null
+    mediaTypes: null,
+    unfillable: new Map()
   }
   const operations = upstream.openapi === undefined ? null : await loadOperations(upstream.openapi)
   const planOf = ({ raw, method }: FastifyRequest) =>

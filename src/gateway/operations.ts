@@ -1,5 +1,5 @@
 import { type Placement } from '../defaults/fill-defaults.js'
-import { isInRange, isJson } from '../defaults/media-type.js'
+import { isForm, isInRange, isJson } from '../defaults/media-type.js'
 import { bodyPlacements, planDefaults } from '../defaults/plan-defaults.js'
 import { validationError } from '../errors.js'
 import { isRecord } from '../is-object.js'
@@ -9,6 +9,8 @@ import { serverPrefixes, type Prefix } from './servers.js'
 import { canonical, createTemplateRouter, isLiteral, type Operation, type OperationPlan, type TemplateRouter } from './template-router.js'
 
 const methods = ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'PATCH', 'DELETE', 'TRACE'] as const
+
+const fillableTypes = ['application/json', 'application/x-www-form-urlencoded'] as const
 
 /** In the place of an empty segment: what is no literal of a document's. */
 const anything = '\u{f8ff}'
@@ -62,9 +64,10 @@ export function createOperations (document: OpenApiDocument, bases: readonly URL
       // A schema for the body and one for the query string, also where the document has none: an operation that it describes takes
       // nothing that it leaves out.
       const plan = {
-        ...planDefaults(placements, jsonOf(content), query.schema, () => undefined, { root: document, untold }),
+        ...planDefaults(placements, contentOfTypes(content, isFillableType), query.schema, () => undefined, { root: document, untold }),
         jsonParameters: query.jsonParameters,
         bracketed: query.bracketed,
+        unfillable: planDefaults(placements, contentOfTypes(content, isOtherType), undefined, () => undefined, { root: document, untold: [] }).bodyByType,
         mediaTypes: isRecord(body) && body.$ref !== undefined ? null : Object.keys(content)
       }
       for (const id of plan.lost) foreign.add(id)
@@ -173,8 +176,10 @@ function readings (path: string): string[] {
 
 function takesTheSame (a: OperationPlan, b: OperationPlan): boolean {
   const isSame = (these: readonly Placement[], those: readonly Placement[]) => these.length === those.length && these.every((placement, i) => placement === those[i])
-  const types = new Set([...a.bodyByType.keys(), ...b.bodyByType.keys()])
-  return isSame(a.body, b.body) && isSame(a.query, b.query) && [...types].every(type => isSame(bodyPlacements(a, type), bodyPlacements(b, type)))
+  const types = new Set([a, b].flatMap(({ bodyByType, unfillable }) => [...bodyByType.keys(), ...unfillable.keys()]))
+  return isSame(a.body, b.body) && isSame(a.query, b.query) && [...types].every(type => {
+    return isSame(bodyPlacements(a, type), bodyPlacements(b, type)) && isSame(a.unfillable.get(type) ?? [], b.unfillable.get(type) ?? [])
+  })
 }
 
 /** The value itself, or the one that its local `$ref` leads to; with its `$ref` where that leads to another document. */
@@ -223,7 +228,16 @@ function contentOf (requestBody: unknown): object {
   return isRecord(requestBody.content) ? requestBody.content : {}
 }
 
-/** What of that is JSON, or may be. */
-function jsonOf (content: object): object {
-  return { content: Object.fromEntries(Object.entries(content).filter(([mediaType]) => isJson(mediaType) || isInRange('application/json', mediaType))) }
+/** Whether bodies of a type, or of some of a range, are filled in: JSON and forms. */
+function isFillableType (mediaType: string): boolean {
+  return isJson(mediaType) || isForm(mediaType) || fillableTypes.some(type => isInRange(type, mediaType))
+}
+
+/** Whether it is another type, and no range. Bodies in parts are left alone. */
+function isOtherType (mediaType: string): boolean {
+  return !isFillableType(mediaType) && !/^multipart\/|\*/i.test(mediaType.trim())
+}
+
+function contentOfTypes (content: object, isOne: (mediaType: string) => boolean): object {
+  return { content: Object.fromEntries(Object.entries(content).filter(([mediaType]) => isOne(mediaType))) }
 }

@@ -1,11 +1,13 @@
+import { type IncomingMessage } from 'node:http'
 import { type FastifyRequest } from 'fastify'
 import { validationError } from '../errors.js'
+import { baseOf, parametersOf } from './fill-query.js'
 import { meantHeader } from './headers.js'
 
 /** By which some servers let a client name another method than the one that it sends. */
 const methodOverrides: readonly string[] = ['x-http-method-override', 'x-http-method', 'x-method-override']
 
-/** Likewise in the query string. */
+/** Likewise in the query string or the body. */
 const methodParameter = '_method'
 
 /** What follows the first question mark, as it was sent. */
@@ -13,10 +15,23 @@ export function queryOf (target: string): string {
   return target.split('?').slice(1).join('?')
 }
 
-/** PHP takes names such as ` .method` for it. */
-function methodsIn (target: string): string[] {
-  const parameters = new URLSearchParams(`?${queryOf(target)}`)
-  return [...parameters].flatMap(([name, value]) => /^\s*[._]method(?:\0|$)/.test(name) ? [value] : [])
+/** Whether a method is another one than that of the request. Some servers take what is empty for none. */
+function isOther (method: unknown, { method: own }: IncomingMessage): boolean {
+  return !['', own].includes(String(method ?? '').toUpperCase())
+}
+
+/**
+ * Refuses a parameter, of a query string or a body, by which some servers would take the request for one of another method, and so
+ * for another operation: it may take other defaults. PHP takes names such as ` .method` for it.
+ */
+export function refuseOtherMethod (request: IncomingMessage, parameters: Iterable<readonly [name: string, value: unknown]>): void {
+  for (const [name, value] of parameters) {
+    if (/^[._]method$/.test(baseOf(name)) && isOther(value, request)) refuseOverride(methodParameter)
+  }
+}
+
+function refuseOverride (field: string): never {
+  refuse(field, 'must be the method of the request, or be left out, where a session is named')
 }
 
 /**
@@ -31,12 +46,11 @@ export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promis
   // Not read: the request would go without the session that somebody means.
   const misspelt = headers['x-session-id'] === undefined && Object.keys(headers).find(name => /[^0-9a-z-]/.test(name) && meantHeader(name) === 'x-session-id')
   if (misspelt) refuse(misspelt, 'is no header that is read; write X-Session-Id')
-  // Of another method, another operation: it may take other defaults.
   const target = raw.url!
   if (headers['x-session-id'] !== undefined) {
-    const isOther = (method: unknown) => !['', raw.method].includes(String(method).toUpperCase())
-    const override = Object.keys(headers).find(name => methodOverrides.includes(meantHeader(name)) && isOther(headers[name])) ?? (methodsIn(target).some(isOther) ? methodParameter : undefined)
-    if (override !== undefined) refuse(override, 'must be the method of the request, or be left out, where a session is named')
+    const override = Object.keys(headers).find(name => methodOverrides.includes(meantHeader(name)) && isOther(headers[name], raw))
+    if (override !== undefined) refuseOverride(override)
+    refuseOtherMethod(raw, parametersOf(queryOf(target)))
   }
   if (!/^\/(?!\/)/.test(target)) refuse('url', 'must begin with one slash')
   if (/[\\#]/.test(target)) refuse('url', 'must not hold a backslash or #; encode them')

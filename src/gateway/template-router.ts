@@ -1,11 +1,14 @@
 import FindMyWay, { type HTTPMethod } from 'find-my-way'
 import { decode } from '../decode.js'
+import { type Placement } from '../defaults/fill-defaults.js'
 import { type DefaultsPlan } from '../defaults/plan-defaults.js'
 
 /** What an operation takes of a session. */
 export interface OperationPlan extends DefaultsPlan {
   /** The media types and ranges of its bodies; null where no document tells. */
   mediaTypes: readonly string[] | null
+  /** What it takes, by media type, in bodies that cannot be filled in. */
+  unfillable: ReadonlyMap<string, readonly Placement[]>
   /** The parameters of its query string that are JSON. */
   jsonParameters?: ReadonlySet<string>
   /** The parameters of its query string whose properties go by names of their own, such as `options[fast]`. */

@@ -4,7 +4,7 @@ import { type FastifyContextConfig, type FastifyInstance, type FastifyReply, typ
 import fp from 'fastify-plugin'
 import { eachItem, fillDefaults, placementsOf, type Placement, type SessionDefaultsMapping } from '../defaults/fill-defaults.js'
 import { bodyPlacements, type DefaultsPlan } from '../defaults/plan-defaults.js'
-import { beginningOfUnparsedJson, bodyIsOnItsWay, bodyMethods, isBodyless, isFillable, isMultipart, isUnread } from '../defaults/request-body.js'
+import { beginningOfUnparsedJson, bodyIsOnItsWay, bodyMethods, isBodyless, isFillable, isJsonScalar, isMultipart, isUnread, notAnObject } from '../defaults/request-body.js'
 import { documentHeader, makePlan, requireKnownNames, takenBy, warnOfUnread, warnOfUntold, type RoutePlan } from '../defaults/route-plan.js'
 import { mergeVary } from '../defaults/vary.js'
 import { ApiError, validationError, type ErrorCode } from '../errors.js'
@@ -260,7 +260,8 @@ function fillBody (request: FastifyRequest, plan: DefaultsPlan, placements: read
   const beginning = beginningOfUnparsedJson(request)
   if (beginning !== undefined && wanted.some(({ path: [first] }) => beginning === '' || beginning === (first === eachItem ? '[' : '{'))) throw unparsed()
   if (!isBodyless(request)) {
-    if (isUnread(request) && wanted.length > 0) throw withoutType()
+    if (wanted.length > 0 && isUnread(request)) throw withoutType()
+    if (wanted.length > 0 && plan.isReadable && !plan.undescribed && isJsonScalar(request)) throw notAnObject()
     return []
   }
   const created = {}

@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, request as send, type IncomingHttpHeaders, type IncomingMessage, type RequestListener, type RequestOptions } from 'node:http'
 import { type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { type Test } from 'tap'
 import { type UpstreamOptions } from '../../src/gateway/index.js'
@@ -33,6 +36,15 @@ export async function startUpstream (t: Test, listener?: RequestListener) {
   })
   const { port } = server.address() as AddressInfo
   return { server, received, port, url: `http://127.0.0.1:${port}` }
+}
+
+/** A document in a file, with an operation or two a test. */
+export function writeDocument (t: Test, document: object, text = JSON.stringify({ openapi: '3.1.0', info: { title: 'x', version: '1' }, ...document })): string {
+  const directory = mkdtempSync(join(tmpdir(), 'sipher-openapi-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const file = join(directory, 'openapi')
+  writeFileSync(file, text)
+  return file
 }
 
 /** The service in front of an upstream, listening, with a key and a session. */

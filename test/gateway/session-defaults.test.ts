@@ -1,24 +1,12 @@
 import { Type } from '@sinclair/typebox'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
 import { secret } from '../../src/schemas/secret.js'
 import { createService, type ServiceOptions } from '../../src/service.js'
 import { createDatabase, createSession, encryptionKeys, failure, sendInTwo, startService } from '../helpers.js'
-import { exchange, startGateway, startUpstream } from './helpers.js'
+import { exchange, startGateway, startUpstream, writeDocument } from './helpers.js'
 
 const json = { 'content-type': 'application/json' }
-
-/** A document in a file, with an operation or two a test. */
-function writeDocument (t: Test, document: object, text = JSON.stringify({ openapi: '3.1.0', info: { title: 'x', version: '1' }, ...document })): string {
-  const directory = mkdtempSync(join(tmpdir(), 'sipher-openapi-'))
-  t.teardown(() => rmSync(directory, { recursive: true }))
-  const file = join(directory, 'openapi')
-  writeFileSync(file, text)
-  return file
-}
 
 /** A way to send requests that name the session, and to see what the upstream got of each. */
 async function start (t: Test, upstream: { openapi?: string, base?: string } = {}, options: Partial<ServiceOptions> = {}) {
@@ -123,7 +111,6 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('GET', '/transfers'), ['/transfers?chain=near', '', 'chain'])
     t.strictSame(await outcome('GET', '/transfers?x=%20&y'), ['/transfers?x=%20&y&chain=near', '', 'chain'])
     for (const query of ['chain=', 'chain', 'x=1&chain=sui', 'ch%61in=sui', 'chain[]=a&chain=b']) t.strictSame(await outcome('GET', `/transfers?${query}`), [`/transfers?${query}`, '', undefined], 'what was sent wins')
-    t.strictSame(await outcome('GET', '/transfers??chain=sui'), ['/transfers??chain=sui&chain=near', '', 'chain'], 'a second question mark is of the name')
     t.strictSame(await outcome('GET', '/transfers?chained=1&xchain=1'), ['/transfers?chained=1&xchain=1&chain=near', '', 'chain'])
     for (const path of ['/transfers/7%2F8', '/transfers/7%0A8', '/transfers/%0d%E2%80%A8']) t.strictSame(await outcome('GET', path), [`${path}?privacyLevel=shielded`, '', 'privacyLevel'], 'parameters of the path item')
     t.strictSame(await outcome('PATCH', '/transfers/7', '{"a":1}'), ['/transfers/7?privacyLevel=shielded', '{"chain":"near","a":1}', 'chain, privacyLevel'], 'body and query string')
@@ -144,7 +131,6 @@ t.test('the upstream\'s document says which operation takes which, in body and q
     t.strictSame(await outcome('GET', '/1-2--34$x'), ['/1-2--34$x?chain=near', '', 'chain'])
     t.strictSame(await outcome('GET', '/1-2--34'), ['/1-2--34', '', undefined])
     t.strictSame(await outcome('GET', '/same/1'), ['/same/1?chain=near', '', 'chain'])
-    t.strictSame(await outcome('POST', '/form', '{}'), ['/form', '{}', undefined], 'described, but not as JSON')
     t.strictSame(await outcome('POST', '/any', '{}'), ['/any', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('POST', '/range', '{}'), ['/range', '{"chain":"near"}', 'chain'])
     t.strictSame(await outcome('GET', '/of/sui'), ['/of/sui', '', undefined], 'parameters elsewhere than in the query string')
@@ -182,7 +168,7 @@ t.test('a parameter that not all servers take for the one that would be filled i
   const { url, received } = await startUpstream(t)
   const { port, withSession } = await startGateway(t, { url, openapi }, { mapping: { privacyLevel: 'options.privacy' } })
   const get = (path: string) => exchange(port, { path, headers: withSession })
-  for (const name of ['chain[]', 'chain[0]', 'chain%5B%5D', 'chain[a]b', 'chain[', '[chain]', 'chain]', ']chain', '%20chain', 'chain%00', 'x=1;chain', 'x;%5Bchain']) {
+  for (const name of ['chain[]', 'chain[0]', 'chain%5B%5D', 'chain[a]b', 'chain[', '[chain]', 'chain]', ']chain', '%20chain', '?chain', '?%20chain', 'chain%00', 'x=1;chain', 'x;%5Bchain']) {
     const response = await get(`/x?${name}=sui`)
     const field = decodeURIComponent(name.replace(/^.*;/, ''))
     const reason = 'is chain to some servers and not to others; send it as chain, or send no X-Session-Id'

@@ -2,7 +2,7 @@ import t from 'tap'
 import { canonical, createTemplateRouter, type Operation } from '../../src/gateway/template-router.js'
 
 function operation (template: string): Operation {
-  return { method: 'GET', template, plan: { body: [], bodyByType: new Map(), query: [], undescribed: false, isReadable: true, lost: [], mediaTypes: null } }
+  return { method: 'GET', template, plan: { body: [], bodyByType: new Map(), query: [], undescribed: false, isReadable: true, lost: [], mediaTypes: null, unfillable: new Map() } }
 }
 
 function findIn (templates: string[], options?: { lenient: boolean }) {

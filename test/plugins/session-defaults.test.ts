@@ -288,6 +288,30 @@ t.test('JSON that a route does not parse is refused where it would be filled in'
   for (const text of ['x', '', '{hello} world']) t.strictSame(await post('/parsed', JSON.stringify(text)), { status: 200, applied: undefined, body: { got: text } })
 })
 
+t.test('JSON that is no object is refused where a schema has defaults, which handlers take for no body', async t => {
+  const nullable = { schema: { body: Type.Unsafe({ type: ['object', 'array', 'string', 'number', 'boolean', 'null'], properties: { chain: {} } }) } }
+  const { send, headers, host } = await startHost(t, host => {
+    const echo = async ({ body }: FastifyRequest) => ({ got: body })
+    host.post('/nullable', nullable, echo)
+    host.put('/other', { schema: { body: Type.Unsafe({ properties: { rpcProvider: {} } }) } }, echo)
+    void host.register(async scope => {
+      scope.removeContentTypeParser('application/json')
+      scope.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => { done(null, body) })
+      scope.post('/text', nullable, echo)
+    })
+  })
+  const reason = 'must be an object or a list, into which the session\'s defaults go; send one, or nothing, or send no X-Session-Id'
+  const refused = { ...failure(400, 'VALIDATION_ERROR', `The body is not valid: body ${reason}`, [{ field: 'body', reason }]), applied: undefined }
+  const json = { 'content-type': 'application/json' }
+  for (const url of ['/nullable', '/text']) {
+    for (const payload of ['null', '"x"', '5', 'false']) t.strictSame(await send({ method: 'POST', url, payload, headers: json }), refused, `${payload} to ${url}`)
+  }
+  t.strictSame(await send({ method: 'POST', url: '/nullable', payload: '[]', headers: json }), { status: 200, applied: undefined, body: { got: [] } }, 'lists are left alone')
+  t.strictSame(await send({ method: 'POST', url: '/nullable', payload: 'x', headers: { 'content-type': 'text/plain' } }), { status: 200, applied: undefined, body: { got: 'x' } }, 'and text')
+  t.strictSame(await send({ method: 'PUT', url: '/other', payload: 'null', headers: json }), { status: 200, applied: undefined, body: { got: null } }, 'what would get nothing as well')
+  t.equal((await host.inject({ method: 'POST', url: '/nullable', payload: 'null', headers: { ...headers, ...json } })).body, '{"got":null}', 'without a session it is served')
+})
+
 t.test('a body takes what the schema of its media type has', async t => {
   const { send } = await startHost(t, host => {
     host.addContentTypeParser(['application/merge-patch+json', 'application/other+json'], { parseAs: 'string' }, (_request, body, done) => { done(null, JSON.parse(body as string)) })
