@@ -1,4 +1,4 @@
-import { METHODS } from 'node:http'
+import { maxHeaderSize, METHODS } from 'node:http'
 import httpProxy, { type FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import { type TObject } from '@sinclair/typebox'
 import { type FastifyContextConfig, type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -154,10 +154,18 @@ async function flushHeaders (_request: FastifyRequest, { raw }: FastifyReply): P
   })
 }
 
+/** What became of a request by the HTTP client's error; undefined where it has none, for the answer's status is none. */
+function outcomeOf (error: { code?: unknown, name?: unknown } | undefined): string {
+  if (!error || error.name === 'HTTPParserError' || error.code === 'UND_ERR_HEADERS_OVERFLOW') return `has answered what is no answer of HTTP/1.1, or one with more than ${maxHeaderSize} bytes of headers`
+  return ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'].includes(String(error.code)) ? 'has closed the connection before it had answered' : 'cannot be reached'
+}
+
 function sendUpstreamError (reply: FastifyReply, error: Error): void {
-  const { code } = (error.cause ?? {}) as { code?: string }
-  const timedOut = code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT'
+  const cause = error.cause as { code?: unknown, name?: unknown } | undefined
+  const timedOut = cause?.code === 'UND_ERR_HEADERS_TIMEOUT' || cause?.code === 'UND_ERR_CONNECT_TIMEOUT'
   // What is left of the body is not read, and the connection cannot be used again.
   if (!reply.request.raw.complete) reply.header('connection', 'close')
-  sendError(reply.request, reply, new ApiError(timedOut ? 'UPSTREAM_TIMEOUT' : 'UPSTREAM_UNAVAILABLE', { cause: error }))
+  sendError(reply.request, reply, timedOut
+    ? new ApiError('UPSTREAM_TIMEOUT', { cause: error })
+    : new ApiError('UPSTREAM_UNAVAILABLE', { message: `The API behind this gateway ${outcomeOf(cause)}. Whether it has acted on the request is not known.`, cause: error }))
 }

@@ -8,7 +8,8 @@ import { exchange, startGateway, startUpstream } from './helpers.js'
 
 const json = { 'content-type': 'application/json' }
 
-const unavailable = failure(502, 'UPSTREAM_UNAVAILABLE', 'The API behind this gateway cannot be reached. Whether it has acted on the request is not known.')
+const unavailable = (outcome: string) => failure(502, 'UPSTREAM_UNAVAILABLE', `The API behind this gateway ${outcome}. Whether it has acted on the request is not known.`)
+const unreadable = unavailable('has answered what is no answer of HTTP/1.1, or one with more than 16384 bytes of headers')
 const timedOut = failure(504, 'UPSTREAM_TIMEOUT', 'The API behind this gateway has not begun to answer in time. Whether it has acted on the request is not known.')
 
 t.test('an upstream that is down or hangs up is a 502, one that is slow a 504', async t => {
@@ -16,6 +17,7 @@ t.test('an upstream that is down or hangs up is a 502, one that is slow a 504', 
     if (request.url === '/hangup') request.socket.destroy()
     if (request.url === '/nonsense') request.socket.end('nonsense\r\n\r\n')
     if (request.url === '/odd') request.socket.end('HTTP/1.1 999 Odd\r\nContent-Length: 4\r\n\r\nbody')
+    if (request.url === '/headers') request.socket.end(`HTTP/1.1 200 OK\r\nx-large: ${'x'.repeat(20_000)}\r\n\r\n`)
     if (request.url === '/slow') request.resume()
   })
   const { port, headers, withSession } = await startGateway(t, { url, timeoutMs: 300 })
@@ -24,9 +26,8 @@ t.test('an upstream that is down or hangs up is a 502, one that is slow a 504', 
     return { status: response.status, body: response.json() }
   }
   for (const method of ['GET', 'POST']) {
-    t.strictSame(await answerOf(method, '/hangup'), unavailable)
-    t.strictSame(await answerOf(method, '/nonsense'), unavailable)
-    t.strictSame(await answerOf(method, '/odd'), unavailable)
+    t.strictSame(await answerOf(method, '/hangup'), unavailable('has closed the connection before it had answered'))
+    for (const path of ['/nonsense', '/odd', '/headers']) t.strictSame(await answerOf(method, path), unreadable, path)
     t.strictSame(await answerOf(method, '/slow'), timedOut)
   }
   t.strictSame(await answerOf('POST', '/slow', '{}'), timedOut)
@@ -40,8 +41,8 @@ t.test('an upstream that is down or hangs up is a 502, one that is slow a 504', 
 
   server.closeAllConnections()
   await new Promise(resolve => server.close(resolve))
-  t.strictSame(await answerOf('GET', '/'), unavailable)
-  t.strictSame(await answerOf('POST', '/', '{"a":1}'), unavailable)
+  t.strictSame(await answerOf('GET', '/'), unavailable('cannot be reached'))
+  t.strictSame(await answerOf('POST', '/', '{"a":1}'), unavailable('cannot be reached'))
 })
 
 t.test('an upstream to which no connection is made in time is a 504', async t => {
