@@ -113,14 +113,17 @@ const lookForMs = 150
 
 /** The log of changes in Postgres. Whoever makes a change writes its entry, in the same statement. */
 function createAuditRepository (database: Queryable, retentionDays: number) {
-  /** Removes rows of those `limit` that were written first: there is no index on the time. */
+  /**
+   * Removes rows of those `limit` that were written first: there is no index on the time. Those of a clock that has been moved back
+   * since are passed over, or nothing behind them would ever be removed.
+   */
   async function deleteExpired (table: string, limit: number, from?: unknown): Promise<Swept> {
     const { rows } = await database.query<Swept>(`
       with deleted as (
         delete from ${table}
         where at < now() - make_interval(days => $1::int) and id = any (array(
           select id from ${table}
-          where ${onlyOneSweeps} and id > coalesce($3::bigint, 0)
+          where ${onlyOneSweeps} and id > coalesce($3::bigint, 0) and at < now() + interval '1 minute'
           order by id
           limit $2::int
           for update skip locked

@@ -61,6 +61,7 @@ export default fp<ExpiredRowsOptions>(async (fastify, { sweepIntervalMs = 60_000
 
   async function sweepAll (): Promise<void> {
     for (const { what, run, batchSize = rowsAtOnce } of sweeps) {
+      if (closing.signal.aborted) return
       let total = 0
       try {
         const ends: unknown[] = []

@@ -20,6 +20,7 @@ export interface RateLimitOptions {
 }
 
 const failuresPerMinute = 100
+const failureWindowMs = 60_000
 /** How often a warning about uncounted requests is repeated at most, in milliseconds. */
 const warningInterval = 10_000
 
@@ -144,12 +145,19 @@ export default fp<RateLimitOptions>(async (fastify, options) => {
         continueExceeding: false,
         exponentialBackoff: false,
         cache: 50_000,
-        timeWindow: 60_000,
+        timeWindow: failureWindowMs,
         max: failuresPerMinute,
         // Clients of a unix socket have no address, unless a trusted proxy says which, and count as one.
         keyGenerator: (request: FastifyRequest) => normalizeIP(withoutPort((request.ip as string | undefined) ?? 'unix'))
       }
-      countFailure = scope.createRateLimit(settings)
+      let counter: FailureCounter = scope.createRateLimit(settings)
+      countFailure = async (request, options) => {
+        const result = await counter(request, options)
+        if (result.isAllowed || result.ttlInSeconds * 1000 <= failureWindowMs) return result
+        // A window that ends later than it can is of a clock that has been moved back since. Each counter has a store of its own.
+        counter = scope.createRateLimit(settings)
+        return counter(request, options)
+      }
     })
   }
   fastify.decorate('requestLimits', createRequestLimits(fastify, options, countFailure))

@@ -46,6 +46,35 @@ t.test('a sweep removes what the audit log has kept long enough', async t => {
   t.strictSame(await left(), { changes: 80, audit: 80 })
 })
 
+t.test('entries of a clock that has been moved back keep no others in the audit log', async t => {
+  const { service, connectionString } = await startService(t)
+  const pool = createPool(t, connectionString)
+  await pool.query(`
+    insert into sipher_sessions.changes (at, actor, action, key_ids)
+      select now() + interval '1 year' * (case when n <= 60 then 1 else -1 end), 'admin', 'key.update', '{key}' from generate_series(1, 120) n`)
+  t.equal((await service.auditRepository.deleteExpired(50)).count, 50)
+  t.equal((await service.auditRepository.deleteExpired(50)).count, 10)
+  t.strictSame((await pool.query('select count(*)::int as left, min(at) > now() as future from sipher_sessions.changes')).rows, [{ left: 60, future: true }])
+})
+
+t.test('an app that closes during a sweep begins no other', async t => {
+  const lines: string[] = []
+  const { service } = await startService(t, { sweepIntervalMs: 5, logLevel: 'warn', logStream: { write: line => { lines.push(line) } } })
+  const began: string[] = []
+  const end = await new Promise<() => void>(resolve => {
+    service.sessionDatabase.query = (text: string) => {
+      began.push(text)
+      return new Promise((_resolve, reject) => { resolve(() => { reject(new Error('silent')) }) })
+    }
+  })
+  const closing = service.close()
+  await sleep(50)
+  end()
+  await closing
+  t.equal(began.length, 1)
+  t.equal(lines.filter(line => line.includes('the next sweep tries again')).length, 1)
+})
+
 t.test('of sweeps at the same time one removes rows, whatever it removes', async t => {
   const { service, connectionString } = await startService(t)
   const pool = createPool(t, connectionString)

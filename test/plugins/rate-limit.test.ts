@@ -69,6 +69,20 @@ t.test('what is left is read by few statements, however many ask at once, and ea
   t.ok(statements.length <= 3 * 3, `${statements.length} statements`)
 })
 
+t.test('a process whose clock is moved back refuses an address no longer than for its minute', async t => {
+  const { service } = await startService(t, { adminKey })
+  const send = async (url: string, key: string) => (await service.inject({ url, headers: { 'x-api-key': key } })).statusCode
+  const { key } = await createKey(service)
+  for (let i = 0; i < 100; i++) await send('/v1/limits', 'wrong')
+  t.strictSame([await send('/v1/limits', key), await send('/v1/admin/tiers', adminKey)], [429, 429])
+  const { now } = Date
+  t.teardown(() => { Date.now = now })
+  Date.now = () => now() - 3_600_000
+  t.strictSame([await send('/v1/limits', key), await send('/v1/admin/tiers', adminKey)], [200, 200])
+  for (let i = 0; i < 100; i++) await send('/v1/limits', 'wrong')
+  t.equal(await send('/v1/admin/tiers', adminKey), 429, 'and counts on')
+})
+
 t.test('requests with both secrets of a key that was rotated are counted together, each once', async t => {
   const { service } = await startService(t)
   const { id, headers } = await createKey(service, 'free')
