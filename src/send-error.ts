@@ -11,10 +11,10 @@ function toApiError (error: unknown, request: FastifyRequest): ApiError {
   if (code === 'FST_ERR_MAX_PARAM_LENGTH') return validationError('request', [{ field: 'url', reason: 'holds a parameter that is too long' }])
   if (code === 'FST_ERR_BAD_URL') return validationError('request', [{ field: 'url', reason: request.raw.url!.startsWith('/') ? 'holds a percent sign that begins no valid escape' : 'must be a path, such as /v1/sessions' }])
   // A host's `identify` may throw these, as libraries for tokens do.
+  if (statusCode === 401) return new ApiError('UNAUTHORIZED', { message: String(message), cause: error })
   if (statusCode === 403) return new ApiError('TIER_ACCESS_DENIED', { message: String(message), cause: error })
   if (statusCode === 429) return new ApiError('RATE_LIMIT_EXCEEDED', { message: String(message), headers: retryAfter(error), cause: error })
   if (statusCode === 503) return new ApiError('SERVICE_UNAVAILABLE', { message: 'The service cannot answer this request at the moment. Try again later.', headers: retryAfter(error), cause: error })
-  if (statusCode === 401) return new ApiError('UNAUTHORIZED', { cause: error })
   if (statusCode < 500) return validationError('request', [{ field: 'request', reason: String(message) }])
   return new ApiError('INTERNAL_SERVER_ERROR', { cause: error })
 }

@@ -191,7 +191,7 @@ t.test('each level has its help', async t => {
   for (const name of ['keys create', 'keys list', 'keys show', 'keys update', 'keys rotate', 'keys revoke', 'migrate', 'rotate-encryption']) {
     const { code, out, err } = await command({}, ...name.split(' '), '--help')
     t.strictSame({ code, err }, { code: 0, err: '' })
-    t.match(out, new RegExp(`\n\nUsage: sipher-sessions ${name}( ID)? \\[options\\]\n\n(  --.+\n)*  --help +Show this help\\.\n$`))
+    t.match(out, new RegExp(`\n\nUsage: sipher-sessions ${name}${name === 'keys create' ? ' --tier TIER --name NAME' : '( ID)?'} \\[options\\]\n\n(  --.+\n)*  --help +Show this help\\.\n$`))
   }
   t.strictSame(await command({}, '--version'), { code: 0, out: `${version}\n`, err: '' })
 })

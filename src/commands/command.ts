@@ -13,6 +13,8 @@ export interface Option {
   /** What the help shows for the value, such as `NAME`; an option without is a switch. */
   value?: string
   help: string
+  /** @default false */
+  isNeeded?: boolean
 }
 
 export interface Arguments {
@@ -54,6 +56,8 @@ export function parseArguments ({ positionals: names = [], options = {} }: Comma
   if (!('help' in values)) {
     if (positionals.length < names.length) throw new UsageError(`${names[positionals.length]} is missing.`)
     if (positionals.length > names.length) throw new UsageError(`Unexpected argument ${JSON.stringify(positionals[names.length])}.`)
+    const missing = Object.keys(options).find(name => options[name]!.isNeeded && !(name in values))
+    if (missing !== undefined) throw new UsageError(`--${missing} is missing.`)
   }
   return { options: values as Arguments['options'], positionals }
 }
@@ -62,7 +66,8 @@ export function parseArguments ({ positionals: names = [], options = {} }: Comma
 export function commandHelp ({ name, summary, positionals = [], options = {} }: Command): string {
   const all = { ...options, help }
   const rows = Object.entries(all).map(([name, { value, help }]) => [`  --${name}${value ? ` ${value}` : ''}`, help])
-  return `${summary}\n\nUsage: sipher-sessions ${[name, ...positionals].join(' ')} [options]\n\n${table(rows)}`
+  const needed = Object.entries(options).filter(([, { isNeeded }]) => isNeeded).map(([name, { value }]) => `--${name} ${value}`)
+  return `${summary}\n\nUsage: sipher-sessions ${[name, ...positionals, ...needed].join(' ')} [options]\n\n${table(rows)}`
 }
 
 /** Rows as lines, their columns under each other. */

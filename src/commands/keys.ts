@@ -26,9 +26,8 @@ async function withKeys<T> ({ environment }: Terminal, run: (keys: Repository) =
 const create: Command = {
   name: 'keys create',
   summary: 'Create an API key and show it, this once.',
-  options: { tier, name, ...expiry, metadata, json },
+  options: { tier: { ...tier, isNeeded: true }, name: { ...name, isNeeded: true }, ...expiry, metadata, json },
   async run ({ options }, terminal) {
-    for (const needed of ['tier', 'name']) if (options[needed] === undefined) throw new UsageError(`--${needed} is missing.`)
     const key = readFields(options) as unknown as NewApiKey
     const { secret, record } = await withKeys(terminal, keys => keys.create(key))
     printSecret(terminal, options, `Created the key ${record.id} (${record.tier}, ${record.name}).`, { ...known(record), key: secret })

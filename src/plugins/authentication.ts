@@ -23,7 +23,8 @@ export interface Principal {
 
 export interface AuthenticationOptions {
   /**
-   * The host's own authentication, instead of API keys: says who makes the request, or null when nobody does.
+   * The host's own authentication, instead of API keys: says who makes the request, or null when nobody does. The OpenAPI document
+   * goes on describing API keys; what the host throws is answered in place of what null is.
    * @default API keys, by `X-API-Key` or `Authorization: Bearer`
    */
   identify?: (request: FastifyRequest) => Principal | null | Promise<Principal | null>
@@ -110,7 +111,7 @@ export default fp<AuthenticationOptions>(async (fastify, options) => {
 
   async function identifyByHost (request: FastifyRequest, meanwhile: () => void): Promise<Caller> {
     const principal = requireValid(await identify!(request))
-    if (!principal) throw unauthorized()
+    if (!principal) throw unauthorized('This operation is for callers whom this API knows. Authenticate as its documentation says.')
     meanwhile()
     return { principal }
   }

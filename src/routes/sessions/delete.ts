@@ -11,7 +11,7 @@ export const deleteSession: FastifyPluginAsyncTypebox<SessionRouteOptions> = asy
       operationId: 'deleteSession',
       tags: ['Sessions'],
       summary: 'Delete a session (pro+)',
-      description: 'Ends the session. Once this is answered no request that names it succeeds, on any instance.',
+      description: 'Ends the session. Once this is answered no request that uses it succeeds, on any instance.',
       params: SessionParams,
       response: {
         200: reference(schemas.DeleteSession200Response, 'Session deleted.'),
