@@ -155,6 +155,27 @@ t.test('a session is answered as it is filled in, whatever the host\'s schema sa
   }
 })
 
+t.test('what a host adds to its schemas after the registration changes nothing of the API', async t => {
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, connectionString: await createDatabase(t), sweepIntervalMs: 0 })
+  for (const $id of ['mine', 'SessionDefaults', 'GetSession200Response']) host.addSchema({ $id, type: 'object', properties: { chain: { type: 'string' }, mine: { type: 'string' } } })
+  host.post('/echo', { schema: { body: { $ref: 'mine#' } } }, async ({ body }) => body)
+  const { headers } = await createKey(host)
+  const create = (payload: object) => host.inject({ method: 'POST', url: '/v1/sessions', headers, payload })
+
+  t.strictSame(answer(await create({ defaults: { chian: 'near', privacyLevel: 'maximum' }, ttlSeconds: '3600' })).body, failure(400, 'VALIDATION_ERROR', 'The body is not valid: defaults.chian is not a known field; did you mean "chain"? (and 1 more, in details)', [
+    { field: 'defaults.chian', reason: 'is not a known field; did you mean "chain"?' }, { field: 'ttlSeconds', reason: 'must be integer' }
+  ]).body)
+  const created = await create({ defaults: { chain: 'near', privacyLevel: 'maximum' } })
+  const { sessionId, defaults } = created.json().data
+  t.strictSame(defaults, { chain: 'near', privacyLevel: 'maximum' })
+  const get = await host.inject({ url: `/v1/sessions/${sessionId}`, headers })
+  t.strictSame(get.json().data.defaults, defaults, 'what is answered neither')
+  t.equal((await host.inject({ method: 'PATCH', url: `/v1/sessions/${sessionId}`, headers, payload: { defaults: { chian: 'sui' } } })).statusCode, 400)
+  t.strictSame((await host.inject({ method: 'POST', url: '/echo', headers: { ...headers, 'x-session-id': sessionId }, payload: { mine: 1 } })).json(), { mine: '1', chain: 'near' }, 'and the host\'s schemas are its own')
+})
+
 t.test('a host brings its own identity, and needs no table of keys', async t => {
   const host = Fastify()
   t.teardown(() => host.close())

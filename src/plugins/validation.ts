@@ -21,10 +21,17 @@ const places: Record<string, string> = { querystring: 'query string', params: 'p
  * have no types, are converted.
  */
 export default fp(async (fastify) => {
+  // Compiled at start, when all schemas have been added.
+  const validatorCompiler = once(() => buildValidatorCompiler(fastify.getSchemas()))
+  // What a session holds is answered as it is: by its schema a serializer would add defaults, convert, leave out, and fail for
+  // what was stored before the host changed the schema.
+  const serializerCompiler = once(() => SerializerSelector()({ ...fastify.getSchemas(), SessionDefaults: { $id: 'SessionDefaults' } }, {}) as FastifySerializerCompiler<unknown>)
   // The scope starts without the host's schemas, of which one may have the name of one of ours; the scopes inside it
   // take over what it has.
   let isOutermost = true
   fastify.setSchemaController({
+    // Of a scope that gets another schema Fastify makes the compilers anew, by this: the host may add some after the registration.
+    compilersFactory: { buildValidator: () => validatorCompiler as never, buildSerializer: () => serializerCompiler as never },
     bucket (parent) {
       const inherited = isOutermost ? {} : parent as Record<string, unknown>
       isOutermost = false
@@ -32,11 +39,9 @@ export default fp(async (fastify) => {
     }
   })
   // Set for the scopes inside as well, which would otherwise inherit compilers of the host's own: they need not know
-  // JSON Schema. Compiled at start, when all schemas have been added.
-  fastify.setValidatorCompiler(once(() => buildValidatorCompiler(fastify.getSchemas())))
-  // What a session holds is answered as it is: by its schema a serializer would add defaults, convert, leave out, and fail for
-  // what was stored before the host changed the schema.
-  fastify.setSerializerCompiler(once(() => SerializerSelector()({ ...fastify.getSchemas(), SessionDefaults: { $id: 'SessionDefaults' } }, {}) as FastifySerializerCompiler<unknown>))
+  // JSON Schema.
+  fastify.setValidatorCompiler(validatorCompiler)
+  fastify.setSerializerCompiler(serializerCompiler)
 
   fastify.setSchemaErrorFormatter((errors, where) => validationError(places[where] ?? where, inOne(errors).slice(0, maxDetails).map(describe)))
 
@@ -159,7 +164,8 @@ function createBucket (fastify: FastifyInstance, inherited: Record<string, unkno
   const schemas = { ...inherited }
   return {
     add (schema: unknown) {
-      schemas[(schema as { $id: string }).$id] = schema
+      // One that the host adds later, whatever its name, takes the place of none of ours.
+      schemas[(schema as { $id: string }).$id] ??= schema
       // Nobody reads it, but Fastify's type wants it.
       return fastify
     },
