@@ -47,8 +47,8 @@ const header = 'x-session-id'
 /** Lines of headers that Node reads of a request where its server does not say. */
 const nodesMaxHeadersCount = 1000
 
-/** Methods whose answers caches keep and give to others (RFC 9110, 9.2.3). */
-const cachedMethods: readonly string[] = ['GET', 'HEAD']
+/** Methods whose answers caches keep and give to others (RFC 9110, 9.2.3, and QUERY's own draft). */
+const cachedMethods: readonly string[] = ['GET', 'HEAD', 'QUERY']
 
 /** What `onInvalid: 'ignore'` is lenient about: the caller's errors, not the service's. */
 const ignorable: readonly ErrorCode[] = [

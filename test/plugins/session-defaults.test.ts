@@ -234,12 +234,14 @@ t.test('answers to GET that depend on the session say so to caches, and keep wha
     host.get('/nothing', async () => 'text')
     host.get('/refuses', { schema: { querystring }, config: { sessionDefaults: false } }, async () => 'text')
     host.post('/post', { schema: { querystring } }, async () => 'text')
+    host.route({ method: 'QUERY', url: '/takes', schema: { querystring, body: querystring }, handler: async request => request.body })
   })
-  const varyOf = async (method: 'GET' | 'HEAD' | 'POST', url: string, sent: object = {}) => (await host.inject({ method, url, headers: { ...sent } })).headers.vary
+  const varyOf = async (method: 'GET' | 'HEAD' | 'POST' | 'QUERY', url: string, sent: object = {}) => (await host.inject({ method: method as 'GET', url, headers: { ...sent } })).headers.vary
   const ofKey = 'X-Session-Id, X-API-Key, Authorization'
   for (const [sent, names] of [[{}, 'X-Session-Id'], [{ ...headers, 'x-session-id': sessionId }, ofKey], [{ ...headers, 'x-session-id': unknownSessionId }, ofKey]] as const) {
     t.equal(await varyOf('GET', '/takes', sent), names)
     t.equal(await varyOf('HEAD', '/takes', sent), names)
+    t.equal(await varyOf('QUERY', '/takes', sent), names)
     t.equal(await varyOf('GET', '/function', sent), names)
   }
   t.equal(await varyOf('GET', '/own'), 'Accept, x-session-id')
