@@ -1,5 +1,5 @@
 import { type Placement } from '../defaults/fill-defaults.js'
-import { isForm, isInRange, isJson } from '../defaults/media-type.js'
+import { isInRange, isJson } from '../defaults/media-type.js'
 import { bodyPlacements, planDefaults } from '../defaults/plan-defaults.js'
 import { validationError } from '../errors.js'
 import { isRecord } from '../is-object.js'
@@ -230,7 +230,7 @@ function contentOf (requestBody: unknown): object {
 
 /** Whether bodies of a type, or of some of a range, are filled in: JSON and forms. */
 function isFillableType (mediaType: string): boolean {
-  return isJson(mediaType) || isForm(mediaType) || fillableTypes.some(type => isInRange(type, mediaType))
+  return isJson(mediaType) || fillableTypes.some(type => isInRange(type, mediaType))
 }
 
 /** Whether it is another type, and no range. Bodies in parts are left alone. */
