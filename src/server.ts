@@ -36,6 +36,7 @@ async function end (exitCode: number): Promise<void> {
   }
   if (isStarted) await withTimeout(service?.drain().then(() => service!.close())).catch(report)
   await database?.stop().catch(report)
+  await standardOutput().finish()
   process.exit(exitCode)
 }
 

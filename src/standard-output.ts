@@ -15,7 +15,16 @@ const maxKept = 16 * 1024 * 1024
 const exitMs = 2_000
 const exitRetryMs = 5
 
-let output: DestinationStream | undefined
+/** Standard output, where lines are gathered. */
+interface StandardOutput extends DestinationStream {
+  /**
+   * To be waited for before the process exits: resolves once no write is under way, as what that does not take would be lost. None is
+   * begun from then on, and what comes later is written when the process exits.
+   */
+  finish (): Promise<void>
+}
+
+let output: StandardOutput | undefined
 
 /**
  * Where the log goes by default: standard output, in one write for the lines of 10 ms. A write is done by a thread, which keeps
@@ -25,7 +34,7 @@ let output: DestinationStream | undefined
  * What cannot be written, to a full disk or a terminal that is gone, is lost, and no reason to stop serving: pino's own
  * destination makes an error of it that ends the process, which then tries to write for ever.
  */
-export function standardOutput (): DestinationStream {
+export function standardOutput (): StandardOutput {
   if (output) return output
   let lines = ''
   let left = Buffer.alloc(0)
@@ -33,9 +42,11 @@ export function standardOutput (): DestinationStream {
   let isGathering = false
   let isWaiting = false
   let waitMs = retryMs
+  let isFinishing = false
+  let finished = () => {}
 
   function flush (): void {
-    if (isWriting || isWaiting) return
+    if (isWriting || isWaiting || isFinishing) return
     if (left.length === 0) {
       if (lines === '') return
       left = Buffer.from(lines)
@@ -44,6 +55,7 @@ export function standardOutput (): DestinationStream {
     isWriting = true
     fs.write(1, left, (error, written) => {
       isWriting = false
+      finished()
       if (error?.code === 'EAGAIN') {
         isWaiting = true
         setTimeout(retry, waitMs)
@@ -68,7 +80,7 @@ export function standardOutput (): DestinationStream {
   }
 
   process.on('exit', () => {
-    // What is being written is its thread's.
+    // What is being written is its thread's, unless the process has waited for it.
     let rest = Buffer.concat([isWriting ? Buffer.alloc(0) : left, Buffer.from(lines)])
     let progressed = performance.now()
     while (rest.length > 0 && performance.now() < progressed + exitMs) {
@@ -89,6 +101,10 @@ export function standardOutput (): DestinationStream {
         setTimeout(gathered, gatherMs).unref()
       }
       if (lines.length < maxKept) lines += line
+    },
+    async finish () {
+      isFinishing = true
+      if (isWriting) await new Promise<void>(resolve => { finished = resolve })
     }
   }
   return output

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { createDatabase, createPool } from './helpers.js'
 import { createDataDir, listening, run, stop } from './server-process.js'
@@ -70,6 +71,24 @@ t.test('a client that never finishes its request does not keep the process', asy
   child.kill('SIGTERM')
   t.strictSame(await exit, [1, null])
   t.match(output(), 'Some requests were not finished within 10 s, and were cut off.')
+})
+
+t.test('what is still being written to the log when the process is told to end is not lost', async t => {
+  const slow = join(createDataDir(t), 'slow.mjs')
+  // A pipe that takes no more, of which a write hears only after the service has closed.
+  writeFileSync(slow, `
+    import fs from 'node:fs'
+    const { write } = fs
+    fs.write = (fd, bytes, done) => String(bytes).includes('/v1/health')
+      ? setTimeout(done, 1_500, Object.assign(new Error('busy'), { code: 'EAGAIN' }), 0)
+      : write(fd, bytes, done)`)
+  const { child, printed, output } = run(t, { DATABASE_URL: await createDatabase(t), NODE_OPTIONS: `--import=${slow}` })
+  const [, origin] = await printed(listening)
+  await fetch(`${origin}/v1/health`)
+  await sleep(50)
+  child.kill('SIGTERM')
+  t.strictSame(await once(child, 'close'), [0, null])
+  t.match(output(), '"path":"/v1/health"')
 })
 
 t.test('one that waits for another\'s migration says so, and ends when it is told to', async t => {

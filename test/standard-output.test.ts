@@ -80,6 +80,27 @@ t.test('what its reader does not take yet is written later, at the exit as well'
   t.strictSame([stdout, stderr], ['first\nsecond\nthird\nfourth\n' + 'more\n'.repeat(10) + 'few attempts\n', ''])
 })
 
+t.test('what is being written when the process is to exit is waited for, so that nothing is lost that is not taken', async t => {
+  const { stdout, stderr } = print(`
+    const { write } = fs
+    let refuse
+    fs.write = (_fd, _bytes, callback) => { refuse = () => callback(Object.assign(new Error('busy'), { code: 'EAGAIN' }), 0) }
+    output.write('refused\\n')
+    await sleep(50)
+    setTimeout(() => {
+      output.write('meanwhile\\n')
+      refuse()
+    }, 100)
+    await output.finish()
+    fs.write = () => {}
+    output.write('late\\n')
+    await sleep(200)
+    await output.finish()
+    output.write('last\\n')
+    process.exit()`)
+  t.strictSame([stdout, stderr], ['refused\nmeanwhile\nlate\nlast\n', ''])
+})
+
 t.test('what cannot be written is lost, and what comes later is not', async t => {
   const { stdout, stderr } = print(`
     const { write } = fs
