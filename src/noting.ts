@@ -20,10 +20,11 @@ const maxKept = 5_000
 export function createNoting<Used> (write: (used: readonly Used[]) => Promise<unknown>, onFailed: (error: unknown) => void) {
   const kept = new Map<string, Used>()
   let noting: Promise<void> | null = null
+  let gathering = new AbortController()
 
   async function writeAll (): Promise<void> {
     while (kept.size > 0) {
-      if (kept.size < maxAtOnce) await sleep(gatherMs)
+      if (kept.size < maxAtOnce) await sleep(gatherMs, undefined, { signal: gathering.signal }).catch(() => {})
       const entries = [...kept].slice(0, maxAtOnce)
       try {
         await write(entries.map(([, used]) => used))
@@ -43,9 +44,11 @@ export function createNoting<Used> (write: (used: readonly Used[]) => Promise<un
       noting ??= writeAll()
     },
 
-    /** Resolves when nothing is left to be noted. */
+    /** Resolves when nothing is left to be noted. It is written at once, as an app that closes waits for it. */
     async settled (): Promise<void> {
+      gathering.abort()
       await noting
+      gathering = new AbortController()
     }
   }
 }

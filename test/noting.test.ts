@@ -58,3 +58,20 @@ t.test('what could not be noted is told, and keeps nothing from being noted', as
   t.strictSame(failures, [new Error('no database')])
   t.strictSame(written, [['lost'], ['noted']])
 })
+
+t.test('who waits until all is noted does not wait for more to come', async t => {
+  const written: (readonly string[])[] = []
+  const noting = createNoting<string>(async used => {
+    written.push(used)
+    if (written.length === 1) noting.note('b', 'while that is written')
+  }, () => {})
+  const later = new Promise(resolve => { setTimeout(resolve, 90, 'later') })
+  noting.note('a', 'first')
+  t.not(await Promise.race([noting.settled(), later]), 'later')
+  t.strictSame(written, [['first'], ['while that is written']])
+  noting.note('c', 'after that')
+  await new Promise(resolve => { setTimeout(resolve, 20) })
+  t.equal(written.length, 2, 'is gathered again')
+  await noting.settled()
+  t.equal(written.length, 3)
+})
