@@ -25,20 +25,19 @@ function databaseUrl (database: string): string {
   return url.href
 }
 
+let server: pg.Pool | undefined
+
+/** Runs a statement outside the databases of the tests, on a connection that keeps no test running. */
 async function onServer (text: string): Promise<void> {
-  const client = new pg.Client({ connectionString: serverUrl() })
-  await client.connect()
-  try {
-    await client.query(text)
-  } finally {
-    await client.end()
-  }
+  server ??= new pg.Pool({ connectionString: serverUrl(), idleTimeoutMillis: 0, allowExitOnIdle: true })
+  await server.query(text)
 }
 
 /** A database of the test's own, migrated unless `empty`, and dropped after the test. */
 export async function createDatabase (t: Test, { empty = false } = {}): Promise<string> {
   const name = `test_${randomBytes(8).toString('hex')}`
-  await onServer(`create database ${name} template ${empty ? 'template1' : process.env.TEST_TEMPLATE_DATABASE}`)
+  // Copying its files takes a third of the time of the other way, as the checkpoints that it makes flush nothing here.
+  await onServer(`create database ${name} template ${empty ? 'template1' : process.env.TEST_TEMPLATE_DATABASE} strategy file_copy`)
   t.teardown(() => onServer(`drop database ${name} with (force)`))
   return databaseUrl(name)
 }
