@@ -42,9 +42,10 @@ export async function createDatabase (t: Test, { empty = false } = {}): Promise<
   return databaseUrl(name)
 }
 
-/** A pool for looking into a database past the service. */
-export function createPool (t: Test, connectionString: string, options: pg.PoolConfig = {}): pg.Pool {
-  const pool = new pg.Pool({ connectionString, max: 4, ...options })
+/** A pool for looking into a database past the service, of the driver unless another copy of it is given. */
+export function createPool (t: Test, connectionString: string, options: pg.PoolConfig = {}, { Pool }: Pick<typeof pg, 'Pool'> = pg): pg.Pool {
+  const pool = new Pool({ connectionString, max: 4, ...options })
+  // Its connections may still be on their way to end when the database is dropped.
   pool.on('error', () => {})
   t.teardown(() => pool.end())
   return pool

@@ -131,8 +131,7 @@ t.test('a pool may be of another copy of the driver', async t => {
   for (const path of Object.keys(require.cache)) if (/node_modules\/pg/.test(path)) delete require.cache[path]
   const copy = require('pg') as typeof pg
   t.not(copy.DatabaseError, pg.DatabaseError)
-  const pool = new copy.Pool({ connectionString: await createDatabase(t) })
-  t.teardown(() => pool.end())
+  const pool = createPool(t, await createDatabase(t), {}, copy)
   const host = Fastify()
   t.teardown(() => host.close())
   await host.register(sipherSessions, { encryptionKeys, pool, adminKey, sweepIntervalMs: 0 })

@@ -143,7 +143,7 @@ t.test('an error of another copy of the driver is told from a connection that ca
 })
 
 t.test('a pool that is ending gives nothing', async t => {
-  const pool = new pg.Pool({ connectionString: await createDatabase(t) })
+  const pool = new pg.Pool({ connectionString: await createDatabase(t) }).on('error', () => {})
   const { acquire } = createConnections(pool, 10_000)
   const first = await acquire(performance.now())
   const ended = pool.end()
