@@ -11,7 +11,9 @@ export default [
       'no-unmodified-loop-condition': 'off',
       'no-void': ['error', { allowAsStatement: true }],
       '@typescript-eslint/no-explicit-any': 'error',
-      '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }]
+      '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }],
+      // `import { type A }` would load the module that it takes nothing from.
+      '@typescript-eslint/no-import-type-side-effects': 'error'
     }
   },
   {

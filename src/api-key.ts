@@ -1,6 +1,6 @@
 import { hash, randomBytes } from 'node:crypto'
 import { crc32 } from 'node:zlib'
-import { type Tier } from './schemas/tier.js'
+import type { Tier } from './schemas/tier.js'
 
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 const tierTags: Record<Tier, string> = { free: 'free', pro: 'pro', enterprise: 'ent' }

@@ -1,4 +1,4 @@
-import { type AppOptions } from './app.js'
+import type { AppOptions } from './app.js'
 import { isObject, isRecord } from './is-object.js'
 import { suggest } from './suggest.js'
 

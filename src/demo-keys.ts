@@ -1,4 +1,4 @@
-import { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import { tierNames, type Tier } from './schemas/tier.js'
 
 /** Makes one key for each tier where there is no key yet, and returns them by tier; null where there are keys. */

@@ -9,11 +9,11 @@ const sipherSessions: typeof app = fp((fastify, options) => app(fastify, options
 
 export default sipherSessions
 export { sipherSessions }
-export { type AppOptions as SipherSessionsOptions } from './app.js'
+export type { AppOptions as SipherSessionsOptions } from './app.js'
 export { ApiError, errorCodes, type ApiErrorOptions, type ErrorCode, type ErrorDetail } from './errors.js'
-export { type SessionDefaultsMapping } from './defaults/fill-defaults.js'
-export { type Principal } from './plugins/authentication.js'
-export { type ApplySessionDefaults } from './plugins/session-defaults.js'
+export type { SessionDefaultsMapping } from './defaults/fill-defaults.js'
+export type { Principal } from './plugins/authentication.js'
+export type { ApplySessionDefaults } from './plugins/session-defaults.js'
 export { tierLimits, type TierLimits, type TiersOptions } from './plugins/tiers.js'
 export { secret } from './schemas/secret.js'
 export { presetDefaults, type PresetDefaults, type SessionDefaults, type SessionDefaultValues, type SessionTypes } from './schemas/session.js'

@@ -1,5 +1,5 @@
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
-import { type LogFn, type Logger } from 'pino'
+import type { LogFn, Logger } from 'pino'
 import { keyBeginning } from './api-key.js'
 import { decode } from './decode.js'
 

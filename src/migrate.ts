@@ -1,8 +1,8 @@
 import { readdir, readFile } from 'node:fs/promises'
-import { type FastifyBaseLogger } from 'fastify'
-import { type Pool, type QueryConfig } from 'pg'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Pool, QueryConfig } from 'pg'
 import { packageRoot } from './package-root.js'
-import { type Queryable } from './plugins/database.js'
+import type { Queryable } from './plugins/database.js'
 import { advisoryLocks } from './postgres/advisory-locks.js'
 import { columnTypes } from './postgres/column-types.js'
 

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Type } from '@sinclair/typebox'
 import { createKeyRing, KeyRingError } from './encryption.js'
-import { type ApiError } from './errors.js'
-import { type Queryable } from './plugins/database.js'
+import type { ApiError } from './errors.js'
+import type { Queryable } from './plugins/database.js'
 import { createSecretsRepository } from './repositories/secrets-repository.js'
 import { createSessionSecrets } from './repositories/session-secrets.js'
 

@@ -1,4 +1,4 @@
-import { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { DecryptionError } from './encryption.js'
 import { ApiError, validationError } from './errors.js'
 

@@ -1,5 +1,5 @@
 import fs from 'node:fs'
-import { type DestinationStream } from 'pino'
+import type { DestinationStream } from 'pino'
 
 /** How long lines are gathered before they are written, in milliseconds. */
 const gatherMs = 10

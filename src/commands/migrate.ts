@@ -1,6 +1,6 @@
 import { ConfigError, loadConfig } from '../config.js'
 import { migrate } from '../migrate.js'
-import { type Command } from './command.js'
+import type { Command } from './command.js'
 import { createPool } from './database.js'
 
 // Not the embedded database: npm start migrates it, and nobody else may be using it meanwhile.

@@ -1,7 +1,7 @@
 import { ConfigError, loadConfig } from '../config.js'
 import { checkSchemaVersion } from '../migrate.js'
 import { rotateEncryption, type RotationResult } from '../rotate-encryption.js'
-import { type Command, type Terminal } from './command.js'
+import type { Command, Terminal } from './command.js'
 import { createPool } from './database.js'
 
 /** How many sessions go by between two lines of progress. */

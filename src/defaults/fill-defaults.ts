@@ -1,5 +1,5 @@
 import { isRecord } from '../is-object.js'
-import { type SessionDefaultValues } from '../schemas/session.js'
+import type { SessionDefaultValues } from '../schemas/session.js'
 import { isFillable } from './request-body.js'
 
 /** A step from a value into it: a property's name, or each item of an array. */

@@ -1,7 +1,7 @@
 import { hasPath } from '../json-schema/has-path.js'
 import { isJsonSchema } from '../json-schema/is-json-schema.js'
-import { type GetSchema } from '../json-schema/references.js'
-import { type Placement } from './fill-defaults.js'
+import type { GetSchema } from '../json-schema/references.js'
+import type { Placement } from './fill-defaults.js'
 import { essenceOf, isInRange } from './media-type.js'
 
 /** Which of a session's values a route or an operation takes, and where. */

@@ -1,5 +1,5 @@
-import { type Http2ServerRequest } from 'node:http2'
-import { type FastifyRequest } from 'fastify'
+import type { Http2ServerRequest } from 'node:http2'
+import type { FastifyRequest } from 'fastify'
 import { validationError, type ApiError } from '../errors.js'
 import { isJson } from './media-type.js'
 

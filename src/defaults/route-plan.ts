@@ -1,7 +1,7 @@
-import { type FastifyBaseLogger, type FastifyInstance, type RouteOptions } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance, RouteOptions } from 'fastify'
 import { isJsonSchema } from '../json-schema/is-json-schema.js'
 import { exampleSessionId } from '../schemas/session.js'
-import { type Placement } from './fill-defaults.js'
+import type { Placement } from './fill-defaults.js'
 import { planDefaults, type DefaultsPlan } from './plan-defaults.js'
 import { bodyMethods } from './request-body.js'
 

@@ -1,5 +1,5 @@
 import { randomInt, timingSafeEqual } from 'node:crypto'
-import { type FastifyReply, type FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { keyBeginning } from '../api-key.js'
 
 /** API keys in any place of a header's value, well-formed or not: what is nearly one must not be passed on either. */

@@ -1,6 +1,6 @@
 import { fillDefaults, type Placement } from '../defaults/fill-defaults.js'
 import { validationError } from '../errors.js'
-import { type SessionDefaultValues } from '../schemas/session.js'
+import type { SessionDefaultValues } from '../schemas/session.js'
 
 /** Parameters that servers read at least: Express and PHP, by default, no more. */
 const maxParameters = 1000

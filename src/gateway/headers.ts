@@ -1,5 +1,5 @@
-import { type IncomingHttpHeaders } from 'node:http'
-import { type FastifyRequest } from 'fastify'
+import type { IncomingHttpHeaders } from 'node:http'
+import type { FastifyRequest } from 'fastify'
 import { mergeVary } from '../defaults/vary.js'
 import { adminKeyTest, isApiKeyAuthorization } from './credentials.js'
 

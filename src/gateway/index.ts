@@ -1,7 +1,7 @@
 import { maxHeaderSize, METHODS } from 'node:http'
 import httpProxy, { type FastifyHttpProxyOptions } from '@fastify/http-proxy'
-import { type TObject } from '@sinclair/typebox'
-import { type FastifyContextConfig, type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { TObject } from '@sinclair/typebox'
+import type { FastifyContextConfig, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import { notPreflight } from '../cors.js'
 import { placementsOf, type SessionDefaultsMapping } from '../defaults/fill-defaults.js'
 import { planDefaults } from '../defaults/plan-defaults.js'
@@ -15,7 +15,7 @@ import { isUrl, readDocument, unusable } from './document.js'
 import { requestHeaders, responseHeaders, type HeaderOptions } from './headers.js'
 import { createOperations, type Operations } from './operations.js'
 import { refuseAmbiguous } from './target.js'
-import { type OperationPlan } from './template-router.js'
+import type { OperationPlan } from './template-router.js'
 
 /** The API that the service is put in front of. */
 export interface UpstreamOptions extends HeaderOptions {

@@ -1,10 +1,10 @@
-import { type Placement } from '../defaults/fill-defaults.js'
+import type { Placement } from '../defaults/fill-defaults.js'
 import { isInRange, isJson } from '../defaults/media-type.js'
 import { bodyPlacements, planDefaults } from '../defaults/plan-defaults.js'
 import { validationError } from '../errors.js'
 import { isRecord } from '../is-object.js'
 import { resolveReference } from '../json-schema/references.js'
-import { type OpenApiDocument } from './document.js'
+import type { OpenApiDocument } from './document.js'
 import { serverPrefixes, type Prefix } from './servers.js'
 import { canonical, createTemplateRouter, isLiteral, type Operation, type OperationPlan, type TemplateRouter } from './template-router.js'
 

@@ -1,5 +1,5 @@
 import { fillDefaults, type Placement } from '../defaults/fill-defaults.js'
-import { type SessionDefaultValues } from '../schemas/session.js'
+import type { SessionDefaultValues } from '../schemas/session.js'
 
 /** An object of the text, as far as the paths reach, by where its first member would go. */
 type Places = Map<object, { at: number, names: ReadonlySet<string> }>

@@ -1,5 +1,5 @@
-import { type IncomingMessage } from 'node:http'
-import { type FastifyRequest } from 'fastify'
+import type { IncomingMessage } from 'node:http'
+import type { FastifyRequest } from 'fastify'
 import { validationError } from '../errors.js'
 import { baseOf, parametersOf } from './fill-query.js'
 import { meantHeader } from './headers.js'

@@ -1,7 +1,7 @@
 import FindMyWay, { type HTTPMethod } from 'find-my-way'
 import { decode } from '../decode.js'
-import { type Placement } from '../defaults/fill-defaults.js'
-import { type DefaultsPlan } from '../defaults/plan-defaults.js'
+import type { Placement } from '../defaults/fill-defaults.js'
+import type { DefaultsPlan } from '../defaults/plan-defaults.js'
 
 /** What an operation takes of a session. */
 export interface OperationPlan extends DefaultsPlan {

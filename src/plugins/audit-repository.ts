@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 import { milliseconds, onlyOneSweeps, type Swept } from '../repositories/sql.js'
-import { type Queryable } from './database.js'
+import type { Queryable } from './database.js'
 
 export const auditActions = [
   'key.create', 'key.update', 'key.rotate', 'key.revoke', 'session.create', 'session.update', 'session.delete'

@@ -1,13 +1,13 @@
 import { timingSafeEqual } from 'node:crypto'
-import { type Http2SecureServer, type Http2Server } from 'node:http2'
-import { type FastifyReply, type FastifyRequest, type RawServerBase, type RawServerDefault, type RouteGenericInterface } from 'fastify'
+import type { Http2SecureServer, Http2Server } from 'node:http2'
+import type { FastifyReply, FastifyRequest, RawServerBase, RawServerDefault, RouteGenericInterface } from 'fastify'
 import fp from 'fastify-plugin'
 import { hashApiKey, isWellFormedApiKey } from '../api-key.js'
 import { bodyIsOnItsWay } from '../defaults/request-body.js'
 import { ApiError } from '../errors.js'
 import { isRecord } from '../is-object.js'
 import { tierNames, type Tier } from '../schemas/tier.js'
-import { type RequestCount } from './request-count-repository.js'
+import type { RequestCount } from './request-count-repository.js'
 import { checkTier } from './tiers.js'
 
 /** Who makes a request. Sessions belong to the id, so it must be stable and never be given to another caller. */

@@ -10,8 +10,8 @@ import { createSessionBatches, type GetRow, type StoredValues, type UsedSession,
 import { createSessionSecrets, NamedSession, type SealedSecrets, type SessionSecrets } from '../repositories/session-secrets.js'
 import { deleteExpiredText, makeRoomText, uncountRemovedText } from '../repositories/session-statements.js'
 import { rejectUnstorable, type Swept } from '../repositories/sql.js'
-import { type SessionDefaultValues } from '../schemas/session.js'
-import { type Queryable } from './database.js'
+import type { SessionDefaultValues } from '../schemas/session.js'
+import type { Queryable } from './database.js'
 
 export interface SessionRepositoryOptions {
   /** What sessions hold. */

@@ -1,10 +1,10 @@
-import { type FastifyReply, type FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError } from '../errors.js'
 import { type Tier, tierNames } from '../schemas/tier.js'
 import { isRecord } from '../is-object.js'
 import { suggest } from '../suggest.js'
-import { type RequestHook } from './authentication.js'
+import type { RequestHook } from './authentication.js'
 
 export interface TierLimits {
   /** Requests that a principal of the tier may make in an hour. */

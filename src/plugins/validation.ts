@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import AjvCompiler from '@fastify/ajv-compiler'
 import { SerializerSelector } from '@fastify/fast-json-stringify-compiler'
-import { type FastifyInstance, type FastifyReply, type FastifyRequest, type FastifySchemaCompiler, type FastifySchemaValidationError, type FastifySerializerCompiler, type HookHandlerDoneFunction } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchemaCompiler, FastifySchemaValidationError, FastifySerializerCompiler, HookHandlerDoneFunction } from 'fastify'
 import fp from 'fastify-plugin'
 import { ApiError, validationError, type ErrorDetail } from '../errors.js'
 import { isObject } from '../is-object.js'

@@ -1,5 +1,5 @@
-import { type Queryable } from '../plugins/database.js'
-import { type SealedSecrets, type SecretsOwner } from './session-secrets.js'
+import type { Queryable } from '../plugins/database.js'
+import type { SealedSecrets, SecretsOwner } from './session-secrets.js'
 
 /** A session's secrets as they are stored. */
 export interface StoredSecrets extends SecretsOwner {

@@ -1,7 +1,7 @@
 import { createBatch } from '../batch.js'
 import { hexOf } from '../ids.js'
 import { waitingSince, type Queryable } from '../plugins/database.js'
-import { type SealedValues } from './session-secrets.js'
+import type { SealedValues } from './session-secrets.js'
 import { byIdText, countLiveText, forUseText, insertText, noteAccessText, patchText, removeText } from './session-statements.js'
 import { byteaArray, isUnstorable, scalarArray } from './sql.js'
 

@@ -1,9 +1,9 @@
-import { type TObject } from '@sinclair/typebox'
+import type { TObject } from '@sinclair/typebox'
 import { DecryptionError, type KeyRing } from '../encryption.js'
 import { ApiError } from '../errors.js'
 import { hexOf, sessionIdOf } from '../ids.js'
 import { secretNames } from '../schemas/secret.js'
-import { type SessionDefaultValues } from '../schemas/session.js'
+import type { SessionDefaultValues } from '../schemas/session.js'
 import { unstorable } from './sql.js'
 
 /** The ciphertexts of a session's secret values, by their names. */

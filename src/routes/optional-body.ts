@@ -1,4 +1,4 @@
-import { type FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 
 /** The settings of a route all of whose body is optional, so that the body is as well: none is an empty object. */
 export const optionalBody = {

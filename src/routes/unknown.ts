@@ -1,4 +1,4 @@
-import { type FastifyPluginAsync, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import { notPreflight } from '../cors.js'
 import { ApiError } from '../errors.js'
 import { sendError } from '../send-error.js'

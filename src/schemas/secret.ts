@@ -1,4 +1,4 @@
-import { type TObject, type TSchema } from '@sinclair/typebox'
+import type { TObject, TSchema } from '@sinclair/typebox'
 
 // A symbol, because validators refuse keywords that they do not know, and a host may use the same schema in a route.
 const marker = Symbol.for('sipher-sessions.secret')

@@ -1,4 +1,4 @@
-import { type Static } from '@sinclair/typebox'
+import type { Static } from '@sinclair/typebox'
 import { stringEnum } from './string-enum.js'
 
 /** The tiers of an API key, the lowest first. */

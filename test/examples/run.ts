@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Test } from 'tap'
+import type { Test } from 'tap'
 
 /** Runs an example by its one command, in an environment with nothing else, and resolves when it has printed its curl. */
 export async function runExample (t: Test, name: string, environment: Record<string, string> = {}) {

@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { type ServiceOptions } from '../../src/service.js'
+import type { ServiceOptions } from '../../src/service.js'
 import { failure } from '../helpers.js'
 import { exchange, startGateway, startUpstream, writeDocument } from './helpers.js'
 

@@ -1,12 +1,12 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, request as send, type IncomingHttpHeaders, type IncomingMessage, type RequestListener, type RequestOptions } from 'node:http'
-import { type AddressInfo } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
-import { type Test } from 'tap'
-import { type UpstreamOptions } from '../../src/gateway/index.js'
-import { type ServiceOptions } from '../../src/service.js'
+import type { Test } from 'tap'
+import type { UpstreamOptions } from '../../src/gateway/index.js'
+import type { ServiceOptions } from '../../src/service.js'
 import { createKey, createSession, startService } from '../helpers.js'
 
 /** What the API behind the gateway was given. */

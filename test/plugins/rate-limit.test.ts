@@ -8,7 +8,7 @@ import type pg from 'pg'
 import t from 'tap'
 import sipherSessions from '../../src/index.js'
 import { generateApiKey, hashApiKey } from '../../src/api-key.js'
-import { type Tier } from '../../src/schemas/tier.js'
+import type { Tier } from '../../src/schemas/tier.js'
 import { adminKey, answer, createDatabase, createKey, createPool, createSession, encryptionKeys, failure, startService } from '../helpers.js'
 
 t.test('a key\'s requests are counted by its tier, whatever they ask, and the 101st of a free key is a 429', async t => {

@@ -1,8 +1,8 @@
 import { Type } from '@sinclair/typebox'
-import { type ErrorCode } from '../../errors.js'
-import { type ApiKeyRecord } from '../../plugins/api-key-repository.js'
-import { type TierLimits } from '../../plugins/tiers.js'
-import { type Tier } from '../../schemas/tier.js'
+import type { ErrorCode } from '../../errors.js'
+import type { ApiKeyRecord } from '../../plugins/api-key-repository.js'
+import type { TierLimits } from '../../plugins/tiers.js'
+import type { Tier } from '../../schemas/tier.js'
 
 /** What every admin operation can answer besides its own errors. */
 export const adminFailures = [

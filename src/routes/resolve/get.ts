@@ -1,8 +1,8 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
-import { type RouteHandlerMethod } from 'fastify'
+import type { RouteHandlerMethod } from 'fastify'
 import { successOf } from '../../schemas/envelope.js'
 import { withHeaders, type ResponseHeaders } from '../../schemas/response-headers.js'
-import { type SessionDefaultValues } from '../../schemas/session.js'
+import type { SessionDefaultValues } from '../../schemas/session.js'
 import { plainNames, SessionHeader, type ResolveRouteOptions } from './shared.js'
 
 export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async (fastify, { defaults }) => {

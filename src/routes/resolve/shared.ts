@@ -1,4 +1,4 @@
-import { type TObject } from '@sinclair/typebox'
+import type { TObject } from '@sinclair/typebox'
 import { Type } from '@fastify/type-provider-typebox'
 import { secretNames } from '../../schemas/secret.js'
 import { exampleSessionId } from '../../schemas/session.js'

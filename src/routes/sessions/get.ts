@@ -1,5 +1,5 @@
-import { type FastifyPluginAsyncTypebox, type Static } from '@fastify/type-provider-typebox'
-import { type GetReading } from '../../plugins/session-repository.js'
+import type { FastifyPluginAsyncTypebox, Static } from '@fastify/type-provider-typebox'
+import type { GetReading } from '../../plugins/session-repository.js'
 import { failures } from '../../schemas/envelope.js'
 import { reference } from '../../schemas/reference.js'
 import { SessionParams, sessionIdPattern } from '../../schemas/session.js'

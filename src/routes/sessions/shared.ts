@@ -1,5 +1,5 @@
-import { type ErrorCode } from '../../errors.js'
-import { type SessionSchemas } from '../../schemas/session.js'
+import type { ErrorCode } from '../../errors.js'
+import type { SessionSchemas } from '../../schemas/session.js'
 
 export interface SessionRouteOptions {
   schemas: SessionSchemas

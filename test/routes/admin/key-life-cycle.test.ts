@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { hashApiKey } from '../../../src/api-key.js'
 import { createApiKeyRepository } from '../../../src/plugins/api-key-repository.js'

@@ -1,4 +1,4 @@
-import { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { answer, createKey, createPool, createSession, failure, startService } from '../../helpers.js'
 
