@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { maxHeaderSize, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { maxHeaderSize, METHODS, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import type { AppOptions } from './app.js'
@@ -85,6 +85,11 @@ export function createService ({
   // Node would answer 417, without a word, to an `Expect` that it does not know, which may as well be left alone (RFC 9110, 10.1.1).
   service.server.on('checkExpectation', (request, response) => service.server.emit('request', request, response))
 
+  // A proxy's forward-auth call, and what goes on to an upstream, may have any.
+  for (const method of METHODS) {
+    if (!service.supportedMethods.includes(method)) service.addHttpMethod(method, { hasBody: true })
+  }
+
   service.setErrorHandler((error, request, reply) => sendError(request, reply, error))
   service.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
@@ -121,7 +126,8 @@ function answerUnreadable (error: Error & { code?: string }, socket: Socket, { h
   }
   const body = JSON.stringify(answer)
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n` +
-    `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
+    // A proxy that asks about a request takes it from there, as it does from what `/v1/resolve` answers.
+    `Content-Type: application/json; charset=utf-8\r\nX-Resolve-Error: ${body}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
 }
 
 /** What a client may choose as its request's id, unless it is a secret: short, and nothing that could mean something in a log or a header. */

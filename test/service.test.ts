@@ -18,7 +18,9 @@ t.test('what is no HTTP request is answered in the envelope', async t => {
     socket.write(bytes)
     await once(socket, 'close')
     const [head, body] = answer.split('\r\n\r\n')
-    return { status: head!.split('\r\n')[0], body: JSON.parse(body!) as unknown }
+    const [status, ...lines] = head!.split('\r\n')
+    t.ok(lines.includes(`X-Resolve-Error: ${body}`), 'for a proxy that asks, and passes on headers alone')
+    return { status, body: JSON.parse(body!) as unknown }
   }
   const answered = (reason: string) => ({
     success: false,

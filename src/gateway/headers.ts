@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import { mergeVary } from '../defaults/vary.js'
+import { meantHeader } from '../misspelt-headers.js'
 import { adminKeyTest, isApiKeyAuthorization } from './credentials.js'
 
 export interface HeaderOptions {
@@ -31,14 +32,6 @@ const defaultPrincipalHeaders = ['X-Principal-Id', 'X-Principal-Tier'] as const
 
 /** What a request's headers are made from. */
 type Origin = Pick<FastifyRequest, 'id' | 'ip' | 'ips' | 'protocol' | 'host' | 'principal'>
-
-/**
- * The header that a name stands for to some servers: CGI and WSGI cannot tell `X_Principal_Id` from `X-Principal-Id`, and some servers
- * no other mark either, such as in `X.Principal.Id`.
- */
-export function meantHeader (name: string): string {
-  return name.replaceAll(/[^0-9a-z]/g, '-')
-}
 
 /** The headers in which the gateway says something of the request, in lower case, which the principal's are not to be. */
 export const requestHeaderNames = ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-request-id'] as const

@@ -1,4 +1,4 @@
-import { maxHeaderSize, METHODS } from 'node:http'
+import { maxHeaderSize } from 'node:http'
 import httpProxy, { type FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import type { TObject } from '@sinclair/typebox'
 import type { FastifyContextConfig, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
@@ -106,11 +106,6 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
   fastify.addHook('preHandler', awaitBody)
   fastify.addHook('onSend', flushHeaders)
 
-  const httpMethods = METHODS.filter(method => !unroutedMethods.includes(method))
-  for (const method of httpMethods) {
-    if (!fastify.supportedMethods.includes(method)) fastify.addHttpMethod(method, { hasBody: true })
-  }
-
   // Where CORS is configured, preflights are the service's to answer.
   const answersPreflights = fastify.hasRoute({ method: 'OPTIONS', url: '/*' })
   const config: FastifyContextConfig = { sessionDefaults: applyUpstream(planOf, bodyLimit), sessionsUpstream: true }
@@ -121,7 +116,7 @@ export const gateway: FastifyPluginAsync<GatewayOptions> = async (fastify, { ups
     retryMethods: [],
     disableRequestLogging: true,
     internalRewriteLocationHeader: false,
-    httpMethods: httpMethods.filter(method => !(method === 'OPTIONS' && answersPreflights)),
+    httpMethods: fastify.supportedMethods.filter(method => !unroutedMethods.includes(method) && !(method === 'OPTIONS' && answersPreflights)),
     config,
     replyOptions: {
       rewriteRequestHeaders: requestHeaders({ ...upstream, adminKey }),

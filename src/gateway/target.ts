@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import { validationError } from '../errors.js'
+import { meantHeader, refuseMisspeltSession } from '../misspelt-headers.js'
 import { baseOf, parametersOf } from './fill-query.js'
-import { meantHeader } from './headers.js'
 
 /** By which some servers let a client name another method than the one that it sends. */
 const methodOverrides: readonly string[] = ['x-http-method-override', 'x-http-method', 'x-method-override']
@@ -38,14 +38,13 @@ function refuseOverride (field: string): never {
  * An `onRequest` hook that refuses what the gateway and the upstream could read as two different requests. What passes
  * goes upstream as it was sent, so that the operation whose defaults it was given is the one that gets them.
  */
-export async function refuseAmbiguous ({ raw, headers }: FastifyRequest): Promise<void> {
+export async function refuseAmbiguous (request: FastifyRequest): Promise<void> {
+  const { raw, headers } = request
   // Others, such as h2c, are offers that a server may leave alone, and some clients make them with each request.
   if (/(^|[\s,])websocket([\s,/]|$)/i.test(headers.upgrade ?? '')) refuse('Upgrade', 'is not taken: WebSockets do not go through the gateway')
   // Node takes what is in chunks out of these, and says nothing of the rest, which would arrive as a body of another kind.
   if (!/^(?:chunked)?$/i.test(headers['transfer-encoding'] ?? '')) refuse('Transfer-Encoding', 'must be chunked and nothing else; what is compressed says so in Content-Encoding')
-  // Not read: the request would go without the session that somebody means.
-  const misspelt = headers['x-session-id'] === undefined && Object.keys(headers).find(name => /[^0-9a-z-]/.test(name) && meantHeader(name) === 'x-session-id')
-  if (misspelt) refuse(misspelt, 'is no header that is read; write X-Session-Id')
+  refuseMisspeltSession(request)
   const target = raw.url!
   if (headers['x-session-id'] !== undefined) {
     const override = Object.keys(headers).find(name => methodOverrides.includes(meantHeader(name)) && isOther(headers[name], raw))

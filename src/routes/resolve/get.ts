@@ -1,5 +1,6 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox'
 import type { RouteHandlerMethod } from 'fastify'
+import { refuseMisspeltSession } from '../../misspelt-headers.js'
 import { successOf } from '../../schemas/envelope.js'
 import { withHeaders, type ResponseHeaders } from '../../schemas/response-headers.js'
 import type { SessionDefaultValues } from '../../schemas/session.js'
@@ -14,6 +15,7 @@ export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async 
   })
 
   const handler: RouteHandlerMethod = async (request, reply) => {
+    refuseMisspeltSession(request)
     const { id, tier } = request.principal!
     reply.headers({ 'x-principal-id': headerValue(id), 'x-principal-tier': tier })
     const values: SessionDefaultValues = {}
@@ -49,6 +51,11 @@ export const getResolve: FastifyPluginAsyncTypebox<ResolveRouteOptions> = async 
     // Such a call has the content type of the request that it is about, of whose body nothing is read.
     anyMethod.addContentTypeParser('*', (_request, payload, done) => { payload.resume().once('end', () => done(null)) })
     anyMethod.removeContentTypeParser('application/json')
+    // Fastify refuses a QUERY that does not say what it carries, but proxies need not pass that on.
+    anyMethod.addHook('onRequest', (request, _reply, done) => {
+      if (request.method === 'QUERY') request.headers['content-type'] ??= 'application/octet-stream'
+      done()
+    })
     // Nothing is put into the call itself.
     anyMethod.all('/resolve/*', { schema: { hide: true }, config: { sessionDefaults: [] } }, handler)
   })

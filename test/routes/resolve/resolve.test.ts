@@ -1,3 +1,4 @@
+import { METHODS } from 'node:http'
 import { Type } from '@sinclair/typebox'
 import Fastify from 'fastify'
 import t from 'tap'
@@ -66,8 +67,22 @@ t.test('a proxy that keeps the request\'s method and path is answered the same b
     t.equal(refused.statusCode, 404)
     t.equal((await service.inject({ method, url: '/v1/resolve/transfer' })).statusCode, 401)
   }
+  for (const method of METHODS.filter(method => method !== 'CONNECT')) {
+    t.equal((await service.inject({ method: method as 'GET', url: '/v1/resolve/transfer', headers: { ...headers, 'x-session-id': sessionId } })).headers['x-session-default-chain'], 'near', method)
+  }
   const bytes = await service.inject({ method: 'POST', url: '/v1/resolve/x', headers: { ...headers, 'content-type': 'application/json' }, payload: 'not read' })
   t.equal(bytes.statusCode, 200)
+})
+
+t.test('a session whose header is misspelt is not passed over', async t => {
+  const { service } = await startService(t)
+  const { headers } = await createKey(service)
+  for (const url of ['/v1/resolve', '/v1/resolve/transfer']) {
+    const refused = await service.inject({ url, headers: { ...headers, x_session_id: unknownSessionId } })
+    const reason = 'is no header that is read; write X-Session-Id'
+    t.strictSame(answer(refused), failure(400, 'VALIDATION_ERROR', `The request is not valid: x_session_id ${reason}`, [{ field: 'x_session_id', reason }]))
+    t.equal(refused.headers['x-resolve-error'], refused.body)
+  }
 })
 
 t.test('two defaults that would be one header are refused at the start', async t => {
