@@ -1,5 +1,6 @@
 import type { TObject } from '@sinclair/typebox'
-import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
+import type { FastifyPluginAsync } from 'fastify'
+import { checkHost } from './check-host.js'
 import { checkOptions } from './check-options.js'
 import apiKeyRepository from './plugins/api-key-repository.js'
 import auditRepository, { type AuditOptions } from './plugins/audit-repository.js'
@@ -34,7 +35,7 @@ export interface AppOptions extends DatabaseOptions, AuthenticationOptions,
 /** The composition root: every plugin in the order in which it acts, then the routes. */
 export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = presetDefaults, prefix = '/v1', ...options }) => {
   for (const unknown of checkOptions({ prefix, ...options })) fastify.log.warn(`sipher-sessions has no option ${unknown}`)
-  requireFreeNames(fastify)
+  checkHost(fastify, prefix)
   await fastify.register(database, options)
   await fastify.register(auditRepository, options)
   await fastify.register(apiKeyRepository)
@@ -46,13 +47,4 @@ export const app: FastifyPluginAsync<AppOptions> = async (fastify, { defaults = 
   await fastify.register(authentication, options)
   await fastify.register(sessionDefaults, { defaults, ...options })
   await fastify.register(routes, { ...options, defaults, apiPrefix: prefix })
-}
-
-/** A host may have registered it already, or have given a decorator of its own one of the names that it documents. */
-function requireFreeNames (fastify: FastifyInstance): void {
-  if (fastify.hasDecorator('sessionDatabase')) {
-    throw new Error('sipher-sessions is registered already, in this scope or one around it. Once is enough for a scope and those inside it; another registration needs a scope beside it.')
-  }
-  const name = ['requirePrincipal', 'requireTier', 'tierLimits'].find(name => fastify.hasDecorator(name)) ?? ['principal', 'sessionDefaults'].find(name => fastify.hasRequestDecorator(name))
-  if (name !== undefined) throw new Error(`The decorator ${name} is sipher-sessions' own, and this app has one already. Give that one another name, or register sipher-sessions in a scope without it.`)
 }

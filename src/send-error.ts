@@ -3,7 +3,7 @@ import { DecryptionError } from './encryption.js'
 import { ApiError, validationError } from './errors.js'
 
 /** The API's error for whatever a route or the framework has thrown. What is not the caller's fault hides its cause. */
-function toApiError (error: unknown, request: FastifyRequest): ApiError {
+function toApiError (error: unknown, request: FastifyRequest, reply: FastifyReply): ApiError {
   if (error instanceof ApiError) return error
   const { code = '', statusCode = 500, message } = error as Partial<FastifyError>
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new ApiError('PAYLOAD_TOO_LARGE', { message: `The body is larger than the ${request.routeOptions.bodyLimit} bytes that this operation takes. Send a smaller one.`, cause: error })
@@ -13,20 +13,21 @@ function toApiError (error: unknown, request: FastifyRequest): ApiError {
   // A host's `identify` may throw these, as libraries for tokens do.
   if (statusCode === 401) return new ApiError('UNAUTHORIZED', { message: String(message), cause: error })
   if (statusCode === 403) return new ApiError('TIER_ACCESS_DENIED', { message: String(message), cause: error })
-  if (statusCode === 429) return new ApiError('RATE_LIMIT_EXCEEDED', { message: String(message), headers: retryAfter(error), cause: error })
-  if (statusCode === 503) return new ApiError('SERVICE_UNAVAILABLE', { message: 'The service cannot answer this request at the moment. Try again later.', headers: retryAfter(error), cause: error })
+  if (statusCode === 429) return new ApiError('RATE_LIMIT_EXCEEDED', { message: String(message), headers: retryAfter(error, reply), cause: error })
+  if (statusCode === 503) return new ApiError('SERVICE_UNAVAILABLE', { message: 'The service cannot answer this request at the moment. Try again later.', headers: retryAfter(error, reply), cause: error })
   if (statusCode < 500) return validationError('request', [{ field: 'request', reason: String(message) }])
   return new ApiError('INTERNAL_SERVER_ERROR', { cause: error })
 }
 
-function retryAfter (error: unknown): Record<string, string> {
+/** What the error says, or a host's plugin has said already, of when to come again. */
+function retryAfter (error: unknown, reply: FastifyReply): Record<string, string> {
   const { headers } = error as { headers?: Record<string, unknown> }
-  return { 'retry-after': String(headers?.['retry-after'] ?? 1) }
+  return { 'retry-after': String(headers?.['retry-after'] ?? reply.getHeader('retry-after') ?? 1) }
 }
 
 /** Answers with the error in the API's envelope, whatever the route says of its responses. */
 export function sendError (request: FastifyRequest, reply: FastifyReply, error: unknown): FastifyReply {
-  const apiError = toApiError(error, request)
+  const apiError = toApiError(error, request, reply)
   if (apiError.statusCode === 500) {
     request.log.error({ err: apiError.cause }, 'request failed')
     reply.header('x-request-id', request.id)

@@ -342,15 +342,68 @@ t.test('a second registration, a name that is taken, and a pool that is none are
   const host = Fastify()
   t.teardown(() => host.close())
   await register(host)
-  const twice = { message: 'sipher-sessions is registered already, in this scope or one around it. Once is enough for a scope and those inside it; another registration needs a scope beside it.' }
+  const twice = { message: 'sipher-sessions is registered already, in this scope or one around it. Once is enough for a scope and those inside it; another registration needs a scope beside it, and another prefix.' }
   await t.rejects(register(host), twice)
   const inside = Fastify()
   inside.decorateRequest('principal', null)
   await t.rejects(register(inside), { message: 'The decorator principal is sipher-sessions\' own, and this app has one already. Give that one another name, or register sipher-sessions in a scope without it.' })
-  const limited = Fastify()
-  limited.decorate('tierLimits', {} as never)
-  await t.rejects(register(limited), { message: /^The decorator tierLimits is sipher-sessions' own/ })
   await t.rejects(register(Fastify(), { pool: {} }), { message: 'The option pool is no pg.Pool.' })
+  const beside = Fastify()
+  t.teardown(() => beside.close())
+  await beside.register(async scope => register(scope as unknown as FastifyInstance))
+  await t.rejects(async () => beside.register(async scope => register(scope as unknown as FastifyInstance)), { message: 'There is a route GET /v1/health already. Register sipher-sessions under another prefix, by its option prefix, as each registration needs one of its own.' })
+  await t.rejects(register(Fastify({ routerOptions: { maxParamLength: 68 } })), { message: 'routerOptions.maxParamLength must be at least 69, the length of a session\'s id; it is 68.' })
+})
+
+t.test('every name that the plugin decorates an app with is told of where it is taken', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  const register = async (host: FastifyInstance) => { await host.register(sipherSessions, { pool, encryptionKeys, sweepIntervalMs: 0 }) }
+  const host = Fastify()
+  t.teardown(() => host.close())
+  const names: ['decorate' | 'decorateRequest', string][] = []
+  for (const method of ['decorate', 'decorateRequest'] as const) {
+    host[method] = new Proxy(host[method], {
+      apply (decorate, scope, args) {
+        names.push([method, args[0]])
+        return Reflect.apply(decorate, scope, args)
+      }
+    })
+  }
+  await register(host)
+  await host.ready()
+  // Those of the libraries are in scopes of their own; of a second registration another sentence tells.
+  const own = names.filter(([, name]) => typeof name === 'string' && !['rateLimit', 'createRateLimit', 'swagger', 'sessionDatabase'].includes(name))
+  t.ok(own.length > 15)
+  for (const [method, name] of own) {
+    const taken = Fastify()
+    const decorate = taken[method] as (name: string, value: null) => unknown
+    decorate.call(taken, name, null)
+    await t.rejects(register(taken), { message: `The decorator ${name} is sipher-sessions' own, and this app has one already.` }, name)
+  }
+})
+
+t.test('what a host\'s hooks and plugins answer in place of the API is theirs', async t => {
+  const pool = createPool(t, await createDatabase(t))
+  const host = Fastify()
+  t.teardown(() => host.close())
+  host.addHook('onRequest', async ({ headers }, reply) => {
+    const { 'x-status': status } = headers
+    if (status) return reply.code(Number(status)).send({ error: 'no' })
+    if (headers['x-overloaded']) {
+      reply.header('retry-after', 50)
+      throw Object.assign(new Error('too much'), { statusCode: Number(headers['x-overloaded']) })
+    }
+  })
+  host.addHook('onSend', async ({ headers }) => { if (headers['x-broken']) throw new Error('broken by the host') })
+  await host.register(sipherSessions, { pool, encryptionKeys, sweepIntervalMs: 0 })
+  for (const url of ['/v1/limits', '/v1/health', '/v1/openapi.json', '/v1/nowhere']) {
+    for (const status of [401, 403, 429, 503]) {
+      t.strictSame(answer(await host.inject({ url, headers: { 'x-status': String(status) } })), { status, body: { error: 'no' } }, `${url} ${status}`)
+    }
+    for (const status of [429, 503]) t.equal((await host.inject({ url, headers: { 'x-overloaded': String(status) } })).headers['retry-after'], '50')
+  }
+  t.strictSame(answer(await host.inject({ url: '/v1/health', headers: { 'x-broken': 'yes' } })),
+    failure(500, 'INTERNAL_SERVER_ERROR', 'The service failed to answer this request. The operator finds the cause under the request id in X-Request-Id.'))
 })
 
 t.test('a migration that takes longer than a host starts is told of in a sentence, and may take its time where it starts for ever', async t => {

@@ -25,7 +25,7 @@ export default fp(async (fastify) => {
   const validatorCompiler = once(() => buildValidatorCompiler(fastify.getSchemas()))
   // What a session holds is answered as it is: by its schema a serializer would add defaults, convert, leave out, and fail for
   // what was stored before the host changed the schema.
-  const serializerCompiler = once(() => alikeOnce(SerializerSelector()({ ...fastify.getSchemas(), SessionDefaults: { $id: 'SessionDefaults' } }, {}) as FastifySerializerCompiler<unknown>))
+  const serializerCompiler = once(() => leavingErrors(SerializerSelector()({ ...fastify.getSchemas(), SessionDefaults: { $id: 'SessionDefaults' } }, {}) as FastifySerializerCompiler<unknown>))
   // The scope starts without the host's schemas, of which one may have the name of one of ours; the scopes inside it
   // take over what it has.
   let isOutermost = true
@@ -88,15 +88,17 @@ function once<Route, Result> (build: () => (route: Route) => Result): (route: Ro
   return route => (compile ??= build())(route)
 }
 
-/** A compiler of which schemas that are alike get the same serializer: nearly all are of errors, which most operations answer with. */
-function alikeOnce (compile: FastifySerializerCompiler<unknown>): FastifySerializerCompiler<unknown> {
-  const compiled = new Map<string, ReturnType<typeof compile>>()
-  return route => {
-    const schema = JSON.stringify(route.schema)
-    const serialize = compiled.get(schema) ?? compile(route)
-    compiled.set(schema, serialize)
-    return serialize
-  }
+/**
+ * A compiler of which schemas that are alike get the same serializer. Those of errors get one that takes anything: ours are serialized
+ * before it comes to that, and what a host's hooks answer in their place is the host's.
+ */
+function leavingErrors (compile: FastifySerializerCompiler<unknown>): FastifySerializerCompiler<unknown> {
+  return route => Number(route.httpStatus) < 400 ? compile(route) : serializeError
+}
+
+/** Where a host's hook fails while an error is answered, Fastify asks it to be serialized, with its cause. */
+function serializeError (payload: unknown): string {
+  return JSON.stringify(payload instanceof Error ? new ApiError('INTERNAL_SERVER_ERROR') : payload)
 }
 
 function buildValidatorCompiler (schemas: Record<string, unknown>): FastifySchemaCompiler<unknown> {
