@@ -106,7 +106,7 @@ export function loadConfig (environment: NodeJS.ProcessEnv): Config {
   return {
     host: variables.HOST,
     port: variables.PORT,
-    databaseUrl: parseDatabaseUrl(variables.DATABASE_URL),
+    databaseUrl: parseDatabaseUrl(variables.DATABASE_URL?.trimEnd()),
     pooler: variables.DATABASE_POOLER,
     dataDir: variables.DATA_DIR,
     adminKey: variables.ADMIN_API_KEY,

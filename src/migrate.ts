@@ -98,7 +98,8 @@ export async function migrate (pool: Pool, log?: Pick<FastifyBaseLogger, 'info'>
 
 /** Begins a transaction that no other instance's is beside, and that may take its time. */
 async function beginMigration (database: Queryable, log?: Pick<FastifyBaseLogger, 'info'>): Promise<void> {
-  await database.query('begin')
+  // Whoever waited for the lock must see what was done meanwhile, whatever the user is set to.
+  await database.query('begin isolation level read committed')
   // The pool's own limits, and those of its user, are meant for requests; building an index over a large table takes its time.
   await database.query('select set_config(name, \'0\', true) from pg_settings where name in (\'statement_timeout\', \'lock_timeout\', \'transaction_timeout\')')
   const { rows } = await database.query<{ isOurs: boolean }>('select pg_try_advisory_xact_lock($1) as "isOurs"', [advisoryLocks.migration])
@@ -115,7 +116,8 @@ async function requireUnicode (database: Queryable): Promise<void> {
 }
 
 async function prepareVersionTable (database: Queryable): Promise<number> {
-  await database.query('create schema if not exists sipher_sessions')
+  // `create schema if not exists` wants the right to make one where there is one as well, which somebody else may have made.
+  await database.query('do $$ begin if to_regnamespace(\'sipher_sessions\') is null then create schema sipher_sessions; end if; end $$')
   await database.query(`
     create table if not exists sipher_sessions.migrations (
       version int primary key,

@@ -34,7 +34,7 @@ t.test('every variable is read', async t => {
   t.strictSame(loadConfig({
     HOST: '::',
     PORT: '80',
-    DATABASE_URL: 'postgresql://u@h/d',
+    DATABASE_URL: 'postgresql://u@h/d \n',
     DATABASE_POOLER: 'transaction',
     DATA_DIR: '/data',
     ADMIN_API_KEY: 'key',

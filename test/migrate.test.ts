@@ -14,6 +14,37 @@ t.test('five instances that start at once on an empty database migrate it once',
   t.strictSame(rows, files.map(name => ({ version: Number(name.slice(0, 4)), name })))
 })
 
+t.test('who has waited for another\'s migration sees it, however transactions of their user see each other', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const pool = createPool(t, connectionString)
+  await pool.query(`alter database ${new URL(connectionString).pathname.slice(1)} set default_transaction_isolation = 'repeatable read'`)
+  const blocker = await pool.connect()
+  await blocker.query('begin')
+  await blocker.query('select pg_advisory_xact_lock(7315402236)')
+  const waiting: object[] = []
+  const log = { info: (fields: object) => { waiting.push(fields) } } as never
+  const migrated = Promise.all([1, 2].map(() => migrate(createPool(t, connectionString), log)))
+  while (waiting.length < 2) await sleep(20)
+  // Both wait for the lock, and not only to say so.
+  while ((await pool.query('select from pg_locks where locktype = \'advisory\' and not granted and database = (select oid from pg_database where datname = current_database())')).rowCount !== 2) await sleep(20)
+  await blocker.query('rollback')
+  blocker.release()
+  await migrated
+  t.equal((await pool.query('select from sipher_sessions.migrations')).rowCount, files.length)
+})
+
+t.test('a user for whom the schema was made, and who may make none, migrates', async t => {
+  const connectionString = await createDatabase(t, { empty: true })
+  const pool = createPool(t, connectionString)
+  const name = new URL(connectionString).pathname.slice(1)
+  await pool.query(`create role ${name}; create schema sipher_sessions authorization ${name}`)
+  t.teardown(async () => { await createPool(t, connectionString).query(`drop owned by ${name}; drop role ${name}`) })
+  const user = createPool(t, connectionString, { max: 1 })
+  await user.query(`set role ${name}`)
+  await migrate(user)
+  t.equal((await pool.query('select from sipher_sessions.migrations')).rowCount, files.length)
+})
+
 t.test('a second run changes nothing', async t => {
   const pool = createPool(t, await createDatabase(t, { empty: true }))
   const messages: object[] = []

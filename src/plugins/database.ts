@@ -79,11 +79,12 @@ const connectTimeoutMs = 3_000
 /** How long a connection may be idle in a transaction, of which there are none but migrations, in milliseconds. */
 const idleTimeoutMs = 10_000
 
-const unavailableStates = /^(08|53|57|58|28|3D|3F|25006|25P0|40|42P01|55P03)/
+const unavailableStates = /^(08|53|57|58|28|3D|3F|0A000|25006|25P0|40|42501|42P01|55P03)/
 
 /**
  * Whether a failed statement says that the database is not to be had at the moment, rather than that the statement
- * was wrong: no connection, shutting down, out of resources, locked or taking too long, read-only after a failover, not migrated yet.
+ * was wrong: no connection, shutting down, out of resources, locked or taking too long, read-only or a standby after a failover, not
+ * migrated yet or not allowed.
  */
 function isUnavailable (error: unknown): boolean {
   if (!isDatabaseError(error)) return true
@@ -92,10 +93,10 @@ function isUnavailable (error: unknown): boolean {
 
 /**
  * Whether the connection cannot be kept: after a timeout the answer may still arrive, and after a fatal error Postgres
- * closes it. One that is read-only may stay so when the database no longer is.
+ * closes it. One that is read-only, or to a standby, may stay so when the database no longer is.
  */
 function isBroken (error: unknown): boolean {
-  return !isDatabaseError(error) || error.severity === 'FATAL' || error.code === '25006'
+  return !isDatabaseError(error) || error.severity === 'FATAL' || error.code === '25006' || error.code === '0A000'
 }
 
 function unavailable (cause: unknown): ApiError {
@@ -111,16 +112,21 @@ function inTime<Answer> (answer: Promise<Answer>, ms: number): Promise<Answer> {
 }
 
 /**
- * Prepares a connection: what a URL, a user or a database is set to would take the place of the limits, and of how
- * transactions see each other.
+ * Prepares a connection: what a URL, a user or a database is set to would take the place of the limits, of how
+ * transactions see each other, and of how exactly times are written.
  *
  * Plans of named statements are kept while tables grow: one that reads a whole table, which is best while it has a page, would go
  * on doing so when it has a million. Every statement that has a name finds its rows by an index. One that reads a table that has none
  * is then taken for so dear that PostgreSQL would compile it first, for longer than it may take.
+ *
+ * A standby is behind: it knows nothing of what was acknowledged just now. None becomes one while a connection to it lasts.
  */
 async function prepareConnection (client: pg.ClientBase, statementTimeoutMs: number): Promise<void> {
-  const text = `set statement_timeout = ${statementTimeoutMs}; set idle_in_transaction_session_timeout = ${idleTimeoutMs}; set default_transaction_isolation = 'read committed'; set enable_seqscan = off; set jit = off`
-  await client.query({ text, query_timeout: connectTimeoutMs } as pg.QueryConfig)
+  const text = `set statement_timeout = ${statementTimeoutMs}; set idle_in_transaction_session_timeout = ${idleTimeoutMs}; set default_transaction_isolation = 'read committed'; set extra_float_digits = 1; set enable_seqscan = off; set jit = off; select pg_is_in_recovery() as "isStandby"`
+  const results = await client.query({ text, query_timeout: connectTimeoutMs, types: columnTypes } as pg.QueryConfig) as unknown as pg.QueryResult<{ isStandby: boolean }>[]
+  if (results.at(-1)!.rows[0]!.isStandby) {
+    throw new SchemaVersionError('The database is a standby, which takes no writes and may be behind. Set DATABASE_URL, or connectionString, to an address that always leads to the primary.')
+  }
 }
 
 function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
@@ -215,16 +221,16 @@ function createDatabase (options: DatabaseOptions, log: FastifyBaseLogger) {
     },
 
     /**
-     * Resolves when the database answers, can be written to where that is needed, and has the schema that this code needs; throws otherwise.
+     * Resolves when the database answers, is no standby, can be written to where that is needed, and has the schema that this code
+     * needs; throws otherwise.
      *
      * @param since when it was asked for, by `performance.now()`
      */
     async checkReady (since: number, needsWrites: boolean): Promise<void> {
       const database = this.since(since)
       await checkSchemaVersion(database)
-      if (!needsWrites) return
-      // Changes nothing, and fails where it could not.
-      await database.query('update sipher_sessions.request_counts set requests = requests where false')
+      // Changes nothing, and fails where it could not. A standby has no unlogged tables even to be read.
+      await database.query(needsWrites ? 'update sipher_sessions.request_counts set requests = requests where false' : 'select from sipher_sessions.request_counts where false')
     },
 
     /** @param onConnect called once there is a connection */

@@ -1,4 +1,4 @@
-import { mkdtempSync, chmodSync, rmSync } from 'node:fs'
+import { mkdtempSync, chmodSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -390,9 +390,18 @@ t.test('a queryable that knows nothing of waiting is used as it is', async t => 
 
 t.test('what says that the database is not to be had at the moment is a 503, whatever it is', async t => {
   const { service } = await startService(t)
-  for (const code of ['08006', '25006', '25P04', '28P01', '3D000', '40001', '40P01', '53300', '55P03', '57P03', '58030']) {
+  for (const code of ['08006', '0A000', '25006', '25P04', '28P01', '3D000', '40001', '40P01', '42501', '53300', '55P03', '57P03', '58030']) {
     await t.rejects(service.sessionDatabase.query(`do $$ begin raise exception using errcode = '${code}'; end $$`), { code: 'SERVICE_UNAVAILABLE', headers: { 'retry-after': '1' } }, code)
   }
+})
+
+t.test('a connection whose server is a standby by what it says is not kept', async t => {
+  const { service } = await startService(t, { maxConnections: 1 })
+  const backend = async () => (await service.sessionDatabase.query<{ pid: number }>('select pg_backend_pid() as pid')).rows[0]!.pid
+  const before = await backend()
+  t.equal(await backend(), before)
+  await t.rejects(service.sessionDatabase.query('do $$ begin raise exception using errcode = \'0A000\'; end $$'))
+  t.not(await backend(), before)
 })
 
 t.test('a connection that has become read-only is not kept', async t => {
@@ -412,6 +421,48 @@ t.test('a connection that has become read-only is not kept', async t => {
     for (let tries = 0; status !== 200 && tries < 3; tries++) status = await ask(url)
     t.equal(status, 200, url)
   }
+})
+
+t.test('a standby, which is behind, serves nothing, and is used once it is the primary', async t => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'sipher-standby-'))
+  chmodSync(dataDir, 0o755)
+  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  let postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  t.teardown(() => postgres.stop())
+  const settings = { rateLimitFailOpen: true, connectionString: postgres.connectionString }
+  const { service: primary } = await startService(t, settings)
+  const { key, headers } = await createKey(primary)
+  const asked = { url: '/v1/resolve', headers: { ...headers, 'x-session-id': await createSession(primary, key) } }
+  await primary.close()
+  await postgres.stop()
+  writeFileSync(join(dataDir, 'postgres', 'standby.signal'), '')
+  postgres = await startEmbeddedPostgres({ dataDir, durable: false })
+  const behind = 'The database is a standby, which takes no writes and may be behind. Set DATABASE_URL, or connectionString, to an address that always leads to the primary.'
+  await t.rejects(startService(t, settings), { message: behind })
+  const { service } = await startService(t, { ...settings, migrate: false })
+  for (const url of ['/v1/resolve', '/v1/ready']) t.strictSame(answer(await service.inject({ ...asked, url })).status, 503, url)
+  // Of connections that a host makes it is known once something has failed.
+  const host = Fastify()
+  t.teardown(() => host.close())
+  await host.register(sipherSessions, { encryptionKeys, pool: createPool(t, postgres.connectionString), rateLimitFailOpen: true, sweepIntervalMs: 0, timeoutMs: 10_000 })
+  t.equal((await host.inject('/v1/ready')).statusCode, 503)
+
+  const pool = createPool(t, postgres.connectionString)
+  await pool.query('select pg_promote()')
+  for (const app of [service, host]) {
+    for (const url of ['/v1/ready', '/v1/resolve']) t.equal((await app.inject({ ...asked, url })).statusCode, 200, url)
+  }
+})
+
+t.test('times are exact, however the user has numbers written', async t => {
+  const connectionString = await createDatabase(t)
+  await createPool(t, connectionString).query(`alter database ${new URL(connectionString).pathname.slice(1)} set extra_float_digits = -15`)
+  const { service } = await startService(t, { connectionString })
+  const { headers } = await createKey(service)
+  const began = Date.now()
+  const { createdAt, expiresAt } = (await service.inject({ method: 'POST', url: '/v1/sessions', headers, payload: { defaults: {}, ttlSeconds: 60 } })).json().data
+  t.ok(Math.abs(createdAt - began) < 60_000)
+  t.equal(expiresAt - createdAt, 60_000)
 })
 
 t.test('a pool that was given keeps no statement', async t => {
