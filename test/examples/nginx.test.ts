@@ -138,7 +138,7 @@ async function startNginx (t: Test, { service, api, http, server }: { service: n
   const socketPath = join(prefix, 'socket')
   writeFileSync(join(prefix, 'nginx.conf'), readFileSync('examples/nginx/nginx.conf', 'utf8')
     .replace('{{service}}', `127.0.0.1:${service}`).replace('{{api}}', `127.0.0.1:${api}`)
-    .replace('http {', `http {\n${http}`).replace('listen {{listen}};', `listen unix:${socketPath};\n${server}`))
+    .replace('http {', `http {\n${http}`).replace('listen {{listen}};', `listen unix:${socketPath};`).replace('{ break; }', `{ break; }\n${server}`))
   const child = spawn(process.env.NGINX ?? '/usr/sbin/nginx', ['-p', prefix, '-c', 'nginx.conf', '-e', 'stderr'], { stdio: 'inherit' })
   const exit = once(child, 'exit')
   t.teardown(async () => {
@@ -171,6 +171,7 @@ t.test('what is configured around it, of errors, access and caches, lets no requ
     api: (api.address() as AddressInfo).port,
     http: 'proxy_cache_path cache keys_zone=cache:1m;',
     server: `
+      rewrite ^/_ /elsewhere;
       proxy_intercept_errors on;
       error_page 400 401 403 404 429 500 502 503 504 =200 /page.html;
       location = /page.html { root .; }
