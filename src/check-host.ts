@@ -27,6 +27,7 @@ export function checkHost (fastify: FastifyInstance, prefix: string): void {
   const url = `${fastify.prefix}${prefix}`.replace(/\/+$/, '') + '/health'
   if (fastify.hasRoute({ method: 'GET', url })) throw new Error(`There is a route GET ${url} already. Register sipher-sessions under another prefix, by its option prefix, as each registration needs one of its own.`)
   const { routerOptions, maxParamLength } = fastify.initialConfig
-  const longest = routerOptions?.maxParamLength ?? maxParamLength!
+  // Where it is not given among the router's options, the app's own counts, which is the same by default.
+  const longest = routerOptions?.maxParamLength === 100 ? maxParamLength! : routerOptions?.maxParamLength ?? maxParamLength!
   if (longest < parameterLength) throw new Error(`routerOptions.maxParamLength must be at least ${parameterLength}, the length of a session's id; it is ${longest}.`)
 }

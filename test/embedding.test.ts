@@ -352,7 +352,7 @@ t.test('a second registration, a name that is taken, and a pool that is none are
   t.teardown(() => beside.close())
   await beside.register(async scope => register(scope as unknown as FastifyInstance))
   await t.rejects(async () => beside.register(async scope => register(scope as unknown as FastifyInstance)), { message: 'There is a route GET /v1/health already. Register sipher-sessions under another prefix, by its option prefix, as each registration needs one of its own.' })
-  await t.rejects(register(Fastify({ routerOptions: { maxParamLength: 68 } })), { message: 'routerOptions.maxParamLength must be at least 69, the length of a session\'s id; it is 68.' })
+  for (const settings of [{ routerOptions: { maxParamLength: 68 } }, { maxParamLength: 68, routerOptions: { caseSensitive: true } }]) await t.rejects(register(Fastify(settings)), { message: 'routerOptions.maxParamLength must be at least 69, the length of a session\'s id; it is 68.' })
 })
 
 t.test('every name that the plugin decorates an app with is told of where it is taken', async t => {
