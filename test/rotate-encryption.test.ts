@@ -1,15 +1,17 @@
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Type } from '@sinclair/typebox'
 import type pg from 'pg'
 import t from 'tap'
+import { run } from '../src/commands/run.js'
 import { createKeyRing, generateEncryptionKey } from '../src/encryption.js'
 import { timePrefixedId } from '../src/ids.js'
 import { createSessionSecrets } from '../src/repositories/session-secrets.js'
 import { rotateEncryption } from '../src/rotate-encryption.js'
 import { presetDefaults } from '../src/schemas/session.js'
-import { createDatabase, createKey, createPool, createSession, startService } from './helpers.js'
+import { createDatabase, createKey, createPool, createProxy, createSession, startService } from './helpers.js'
 
 // Ten seconds, but a hundred where the machine has much else to do.
 t.setTimeout(300_000)
@@ -189,6 +191,38 @@ t.test('the command says how far it is and how it ended', async t => {
   t.equal(status, 1)
   t.equal(stdout, '0 sessions encrypted anew. 12 could not be read, 0 were being changed all the time; run it again when that is mended.\n')
   t.match(stderr, /^(?:The secret "defaultViewingKey" of the session sess_[0-9a-f]{12}… is no ciphertext.*\n){10}… and 2 more\.\n$/)
+})
+
+t.test('the command works beside the service whatever the user of the database is set to', async t => {
+  const connectionString = await createDatabase(t)
+  const pool = createPool(t, connectionString)
+  await insertSessions(pool, 'ann', 1)
+  const name = new URL(connectionString).pathname.slice(1)
+  await pool.query(`
+    alter database ${name} set default_transaction_isolation = 'repeatable read';
+    alter database ${name} set statement_timeout = '20s';
+    alter database ${name} set lock_timeout = '1ms';
+    create function refuse_settings () returns trigger language plpgsql as $$
+    begin
+      if (current_setting('transaction_isolation'), current_setting('statement_timeout'), current_setting('lock_timeout')) <> ('read committed', '0', '0') then
+        raise 'a statement is bound by settings';
+      end if;
+      return new;
+    end $$;
+    create trigger refuse_settings before update on sipher_sessions.sessions for each row execute function refuse_settings()`)
+  const environment = { DATABASE_URL: connectionString, SESSION_ENCRYPTION_KEYS: `${current},${old}` }
+  t.strictSame(runCommand(environment), { status: 0, stdout: '1 sessions encrypted anew. All are under the first key now.\n', stderr: '' })
+  await pool.query('create or replace function refuse_settings () returns trigger language plpgsql as $$ begin raise \'refused\'; end $$')
+  await insertSessions(pool, 'ann', 1)
+  t.match(runCommand(environment), { status: 1, stdout: '', stderr: /refused/ })
+  await pool.query('create or replace function refuse_settings () returns trigger language plpgsql as $$ begin perform pg_sleep(60); return new; end $$')
+  const { connectionString: proxied, cut } = await createProxy(t, connectionString)
+  let told = ''
+  const ended = run(['rotate-encryption'], { environment: { ...environment, DATABASE_URL: proxied }, out: () => {}, err: text => { told += text } })
+  while ((await pool.query('select from pg_stat_activity where datname = current_database() and wait_event = \'PgSleep\'')).rowCount === 0) await sleep(20)
+  cut()
+  t.equal(await ended, 1)
+  t.equal(told, 'The database of DATABASE_URL cannot be used: what answers there ended the connection (Connection terminated unexpectedly). Is it a PostgreSQL?\n')
 })
 
 t.test('the command has failed while others are changing sessions all the time', async t => {

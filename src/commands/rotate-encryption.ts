@@ -1,5 +1,7 @@
+import type pg from 'pg'
 import { ConfigError, loadConfig } from '../config.js'
 import { checkSchemaVersion } from '../migrate.js'
+import type { Queryable } from '../plugins/database.js'
 import { rotateEncryption, type RotationResult } from '../rotate-encryption.js'
 import type { Command, Terminal } from './command.js'
 import { createPool } from './database.js'
@@ -22,7 +24,7 @@ export const rotateEncryptionCommand: Command = {
     const pool = createPool(databaseUrl, { application_name: 'sipher-sessions rotate-encryption' })
     try {
       await checkSchemaVersion(pool)
-      const result = await rotateEncryption(pool, encryptionKeys, options.json ? {} : { onProgress: progressTo(terminal) })
+      const result = await rotateEncryption(inTransactions(pool), encryptionKeys, options.json ? {} : { onProgress: progressTo(terminal) })
       report(result, options.json === true, terminal)
       return isDone(result) ? 0 : 1
     } finally {
@@ -30,6 +32,37 @@ export const rotateEncryptionCommand: Command = {
     }
   }
 }
+
+/**
+ * Each statement in a transaction of its own, which sees what the service has just written and may take its time, whatever the user
+ * of the database is set to; the settings are the transaction's alone, as a pooler may give the connection to others.
+ */
+function inTransactions (pool: pg.Pool): Queryable {
+  return {
+    async query<Row extends object> (text: string, values?: unknown[]) {
+      const client = await pool.connect()
+      // A connection that breaks under a statement emits `error` besides failing the statement.
+      client.on('error', ignore)
+      const giveBack = (error?: Error) => {
+        client.removeListener('error', ignore)
+        // Closing its connection ends a transaction as well.
+        client.release(error)
+      }
+      try {
+        await client.query('begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = 0')
+        const result = await client.query<Row>(text, values)
+        await client.query('commit')
+        giveBack()
+        return result
+      } catch (error) {
+        giveBack(error as Error)
+        throw error
+      }
+    }
+  }
+}
+
+function ignore (): void {}
 
 function progressTo ({ out }: Terminal): (rotated: number) => void {
   let next = progressStep
