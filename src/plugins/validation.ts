@@ -89,8 +89,8 @@ function once<Route, Result> (build: () => (route: Route) => Result): (route: Ro
 }
 
 /**
- * A compiler of which schemas that are alike get the same serializer. Those of errors get one that takes anything: ours are serialized
- * before it comes to that, and what a host's hooks answer in their place is the host's.
+ * The compiler, but for errors, which get a serializer that takes anything: the API's are serialized before it comes to that, and
+ * what a host's hooks answer in their place is the host's. They are nearly all that there would be to compile.
  */
 function leavingErrors (compile: FastifySerializerCompiler<unknown>): FastifySerializerCompiler<unknown> {
   return route => Number(route.httpStatus) < 400 ? compile(route) : serializeError
