@@ -1,7 +1,6 @@
-import { mkdtempSync, chmodSync, rmSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createServer, type AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify from 'fastify'
@@ -12,13 +11,12 @@ import { hashApiKey } from '../../src/api-key.js'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.js'
 import sipherSessions from '../../src/index.js'
 import { adminKey, answer, createDatabase, createKey, createPool, createProxy, createSession, encryptionKeys, failure, startService } from '../helpers.js'
+import { createDataDir } from '../server-process.js'
 
 const unavailable = failure(503, 'SERVICE_UNAVAILABLE', 'The service cannot reach its database at the moment. Try again in 1 s.')
 
 t.test('when Postgres goes away every request gets 503 within a second, and all is well once it is back', async t => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'sipher-outage-'))
-  chmodSync(dataDir, 0o755)
-  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  const dataDir = createDataDir(t)
   let postgres = await startEmbeddedPostgres({ dataDir, durable: false })
   t.teardown(() => postgres.stop())
   const { service } = await startService(t, { connectionString: postgres.connectionString })
@@ -424,9 +422,7 @@ t.test('a connection that has become read-only is not kept', async t => {
 })
 
 t.test('a standby, which is behind, serves nothing, and is used once it is the primary', async t => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'sipher-standby-'))
-  chmodSync(dataDir, 0o755)
-  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  const dataDir = createDataDir(t)
   let postgres = await startEmbeddedPostgres({ dataDir, durable: false })
   t.teardown(() => postgres.stop())
   const settings = { rateLimitFailOpen: true, connectionString: postgres.connectionString }
